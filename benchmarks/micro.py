@@ -170,7 +170,7 @@ def choosing() -> list[Row]:
         hosts.listed(origin, [("model-0", None)], instant)
         for number in range(1001):  # the first one gets the slot, and ends
             hosts.enter(number, [Place(origin, f"model-{number % 10}")], 0, number / 1000)
-        hosts.leave(0)
+        hosts.leave(0, instant)
         return hosts, hosts.by_origin[origin]
 
     place = Place(origin, "model-3")
@@ -186,7 +186,7 @@ def choosing() -> list[Row]:
             lambda: policy.choose(old, old.choices(), 2.0),
             goal=PER_CHOICE,
         ),
-        Row("1,000 wait: a predicted wait", lambda: hosts.predicted([place], 0, 2.0)),
+        Row("1,000 wait: a predicted wait", lambda: hosts.predicted(place, 0, 2.0)),
     ]
 
 

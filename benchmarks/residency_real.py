@@ -6,6 +6,7 @@ after the other, ordered by model: what an ordering can reach. Before each run, 
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 import time
@@ -22,6 +23,7 @@ from workload import Request
 
 PATIENCE = 3600.0
 """Seconds that a call may take."""
+_numbers = itertools.count()
 LOOK_EVERY = 0.03
 """Seconds between two looks at what is loaded; the quickest load takes ten times as long."""
 
@@ -152,14 +154,14 @@ def _router(url: str, scheduler: Scheduler | None) -> Router:
 
 
 def _call(request: Request) -> dict[str, object]:
-    return {"prompt": "hi", "model": f"local/{request.model}", "max_tokens": request.words}
+    return {"prompt": _prompt(), "model": f"local/{request.model}", "max_tokens": request.words}
 
 
 def _direct(client: httpx.Client, request: Request) -> float:
     body = {
         "model": request.model,
         "stream": False,
-        "messages": [{"role": "user", "content": "hi"}],
+        "messages": [{"role": "user", "content": _prompt()}],
         "options": {"num_predict": request.words},
     }
     began = time.monotonic()
@@ -169,8 +171,13 @@ def _direct(client: httpx.Client, request: Request) -> float:
 
 def _routed(router: Router, request: Request) -> float:
     began = time.monotonic()
-    answer = router.complete("hi", model=f"local/{request.model}", max_tokens=request.words)
+    answer = router.complete(_prompt(), model=f"local/{request.model}", max_tokens=request.words)
     return _wait(answer.raw, time.monotonic() - began)
+
+
+def _prompt() -> str:
+    """Another one for each request: a server does not read again what two prompts begin with."""
+    return f"{next(_numbers)} is a number"
 
 
 def _wait(answer: dict[str, int], seconds: float) -> float:

@@ -130,14 +130,15 @@ def simulate(
         if isinstance(event, Arrives):
             agent = agents[event.agent]
             places = [Place(origin, agent.model, 1.0) for origin in machine.origins]
-            came[event] = clock.now, min(hosts.predicted(places, agent.priority, clock.now))
+            left = min(hosts.predicted(place, agent.priority, clock.now) for place in places)
+            came[event] = clock.now, left
             if (grant := hosts.enter(event, places, agent.priority, clock.now)) is not None:
                 begin(grant)
         elif isinstance(event, Ends):
             arrived, end = event.arrived, clock.now
             calls = agents[arrived.agent].calls
             hosts.measured(event.grant, event.load, calls[arrived.number].seconds, clock.now)
-            hosts.leave(arrived)
+            hosts.leave(arrived, clock.now)
             if (following := arrived.number + 1) < len(calls):
                 clock.at(
                     clock.now + TURNAROUND + calls[following].pause,

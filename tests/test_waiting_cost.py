@@ -102,7 +102,7 @@ def test_whoever_has_waited_as_long_as_allowed_pays_and_leaves_the_queue(
     with scene() as made:
         running = made.occupied(caller, pool)
         # Many quick answers were measured, so that no wait is predicted.
-        made.router._state.hosts.predicted = lambda options, priority: [0.001 for _ in options]  # type: ignore[method-assign, union-attr]
+        made.router._state.hosts.predicted = lambda option, priority: 0.001  # type: ignore[method-assign, union-attr]
         reply = caller.complete(made.router, "hi", model="any", max_wait_free=0.1)
         assert reply.route.deployment == "paid/m"
         assert 0.1 <= reply.route.queued < PROMPTLY

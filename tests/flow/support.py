@@ -199,12 +199,16 @@ class LimitedHosts(set[Origin]):
         super().__init__(origins)
         self.busy = dict(busy)
         self.told: list[Any] = []
+        self.begun: list[Grant] = []  # whose answers began, or came without times
 
-    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
-        return [self.busy.get(option.backend.origin, 0.0) for option in options]
+    def predicted(self, option: Deployment, priority: int) -> float:
+        return self.busy.get(option.backend.origin, 0.0)
 
     def measured(self, grant: Grant, load: float | None, service: float) -> None:
         self.told.append((grant, load, service))
+
+    def answered(self, grant: Grant) -> None:
+        self.begun.append(grant)
 
     def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
         self.told.append((backend, models))
@@ -329,7 +333,7 @@ class Queue:
 
     ahead: int = 0
     seconds: float = 0.0
-    granted: Granted = FREE
+    granted: Granted = field(default_factory=Granted)
     look: Sequence[Backend] = ()
     every: float = 1.0
     left: Sequence[float] = ()

@@ -26,8 +26,8 @@ from tests.flow.support import (
 from ccroute import OllamaBackend, Timeout
 from ccroute.backends import HttpRequest
 from ccroute.errors import QueueTimeoutError
-from ccroute.flow.attempt.host import PATIENCE
 from ccroute.flow.effects import Effect, Granted, Send
+from ccroute.flow.waits.slots import ASK_TIMEOUT
 from ccroute.observe import Event, Loading, Queued, Switched
 from ccroute.routing.scheduling import Grant, Place
 from ccroute.types import LoadedModel
@@ -70,6 +70,12 @@ def told(call: Call) -> list[Any]:
     hosts = call.state.hosts
     assert isinstance(hosts, LimitedHosts)
     return hosts.told
+
+
+def begun(call: Call) -> list[Grant]:
+    hosts = call.state.hosts
+    assert isinstance(hosts, LimitedHosts)
+    return hosts.begun
 
 
 def grant(loads: bool = True, evicted: Sequence[str] = (), kept: Sequence[str] = ()) -> Granted:
@@ -134,7 +140,7 @@ def test_a_look_that_fails_harms_nobody(reply: Any, caplog: pytest.LogCaptureFix
 
 def test_a_look_ends_soon_and_before_the_deadline() -> None:
     backend = mini()
-    for total, until in ((60.0, 1.0 + PATIENCE), (2.5, 2.5 - 0.05)):
+    for total, until in ((60.0, 1.0 + ASK_TIMEOUT), (2.5, 2.5 - 0.05)):
         call = waits(backend, limits=Timeout(total=total))
         driver = HandDriver([ScriptedReply(after=99.0), chat()], hosts=[Queue(seconds=9.0, look=[backend])])
         if total == 60.0:
@@ -248,18 +254,27 @@ def test_a_server_that_keeps_several_models_is_told_which_to_unload(
 def test_an_unload_that_fails_harms_nobody(reply: Any) -> None:
     driver = HandDriver([reply, chat(2.0)], hosts=[grant(evicted=["a"], kept=["b"])]).run(waits())
     assert [row.outcome for row in driver.rows] == ["ok"]
-    assert driver.sends[0].until == 1000.0 + PATIENCE
+    assert driver.sends[0].until == 1000.0 + ASK_TIMEOUT
 
 
 # -- What is measured
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("load", "service"), [(2.0, 1.0), (0.0, 3.0), (9.0, 0.0)])
-def test_an_answer_tells_the_load_and_the_time_without_it(load: float, service: float, stream: bool) -> None:
+@pytest.mark.parametrize(("said", "load", "service"), [(2.0, 2.0, 1.0), (0.0, 0.0, 3.0), (9.0, 3.0, 0.0)])
+def test_an_answer_tells_the_load_and_the_time_without_it(
+    said: float, load: float, service: float, stream: bool
+) -> None:
     call, granted = waits(stream=stream), grant()
-    HandDriver([chat(load)], hosts=[Queue(seconds=9.0, granted=granted)]).run(call)
-    assert told(call) == [(granted.grant, load, service)]
+    HandDriver([chat(said)], hosts=[Queue(seconds=9.0, granted=granted)]).run(call)
+    assert told(call) == [(granted.grant, load, service)], "no load takes longer than its call"
+    assert begun(call) == [granted.grant] * stream
+
+
+def test_an_answer_without_times_tells_that_its_model_is_loaded() -> None:
+    call, granted = waits(paid()), grant()
+    HandDriver([ANSWER], hosts=[granted]).run(call)
+    assert (told(call), begun(call)) == ([], [granted.grant])
 
 
 def test_a_server_that_does_not_tell_its_loads_teaches_only_by_loaded_models() -> None:

@@ -190,7 +190,7 @@ def test_a_spent_budget_is_stronger_and_nothing_waits_for_it() -> None:
 def test_a_budget_that_is_spent_in_between_sends_the_call_back_to_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ccroute.flow.attempt.waiting.fits_now", lambda *given: True)
+    monkeypatch.setattr("ccroute.flow.waits.patience.fits_now", lambda *given: True)
     scene = Scene(budgets={"backend:paid": Budget("0.01", then="queue")})
     driver = scene.gets(hosts=[Queue(seconds=95)])
     assert driver.asked == ["home"]

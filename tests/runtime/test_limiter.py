@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from ccroute import OllamaBackend, OpenAIBackend
+from ccroute import Model, OllamaBackend, OpenAIBackend
 from ccroute.accounting import PriceBook
 from ccroute.backends import Backend, Origin
 from ccroute.flow.effects import Granted, Queued
 from ccroute.routing import Deployment
-from ccroute.routing.scheduling import HostLimits
+from ccroute.routing.scheduling import Choice, Host, HostLimits
 from ccroute.routing.tables.deployments import make_deployment
 from ccroute.runtime.limiter import FULL, STUCK, Limiter, Slot
+from ccroute.types import LoadedModel
 
 A = "http://gpu.test:1"
 B = "http://gpu.test:2"
@@ -389,6 +390,28 @@ def test_a_call_is_stuck_if_the_models_of_its_own_calls_need_the_memory() -> Non
     assert enter(mine, option(A, "one", OllamaBackend)) == 0
     assert ask(limiter, "me", ("me",), (option(A, "two", OllamaBackend),)) is STUCK
     assert ask(limiter, "me", ("me",), (option(A, "one", OllamaBackend),)) == 0
+
+
+class LeavesFree:
+    """A scheduler that gives no slot away for now."""
+
+    def choose(self, host: Host, choices: Sequence[Choice], now: float) -> Choice | None:
+        return None
+
+
+def test_a_call_waits_for_a_slot_that_is_left_free_though_its_own_calls_have_the_others() -> None:
+    backend = OllamaBackend(
+        "a", base_url=A, max_concurrency=2, memory_gb=9, models={"two": Model(memory_gb=4)}
+    )
+    limiter = limited(backend, scheduler=LeavesFree())
+    mine, one = Slot(limiter, Caller("me")), option(A, "one", OllamaBackend)
+    limiter.listed(backend, [LoadedModel(name="one", size=10**9)])
+    assert enter(mine, one) == 0
+    assert isinstance(
+        ask(limiter, "me", ("me",), (make_deployment("a/two", backend, "two", PriceBook()),)), Queued
+    )
+    limiter.configure([host(1)], 9)
+    assert ask(limiter, "me", ("me",), (one,)) is STUCK
 
 
 # -- Limits, and their changes

@@ -18,7 +18,7 @@ from ccroute.backends import Backend
 from ccroute.flow.effects import Granted, Look, Queued
 from ccroute.routing import Deployment
 from ccroute.routing.scheduling import RECHECK, Choice, Host
-from ccroute.runtime.limiter import LATE, LOOK_EVERY, OVERDUE, Limiter, Slot
+from ccroute.runtime.limiter import LATE, LOOK_EVERY, OVERDUE, UNANSWERED, Limiter, Slot
 from ccroute.types import LoadedModel
 
 NEVER = float("inf")
@@ -40,10 +40,11 @@ class Sleeper(Caller):
         self.clock, self.hangs = clock, hangs
         self.sleeps_until = NEVER
         self.looked: list[Backend] = []
+        self.answers = True  # the server, when the call looks
         self.got: Any = None
 
     def asks(self, limiter: Limiter, *options: Deployment, priority: int = 0) -> Sleeper:
-        self.slot, self.options = Slot(limiter, self), options
+        self.limiter, self.slot, self.options = limiter, Slot(limiter, self), options
         self.got = self.slot.enter(options, priority)
         if isinstance(self.got, Queued):
             self.sleeps_until = self.clock.now
@@ -63,6 +64,9 @@ class Sleeper(Caller):
         """As the driver does."""
         while isinstance(found := self.slot.poll(FAR), Look):
             self.looked.append(found.backend)
+            if self.answers:
+                loaded = self.limiter.hosts[found.backend.origin].loaded
+                self.limiter.listed(found.backend, [LoadedModel(name=name) for name in loaded])
         if isinstance(found, float):
             self.sleeps_until = found
         else:
@@ -144,6 +148,23 @@ def test_another_call_looks_if_the_last_one_does_not() -> None:
     assert looks(calls) == [0, 1, 0]
     run(clock, calls, clock.now + LOOK_EVERY + 1)
     assert sum(looks(calls)) == 2
+
+
+def test_a_server_that_does_not_answer_is_seldom_looked_at() -> None:
+    """A slot that the looking call gets meanwhile is idle until the look is over."""
+    clock = Clock()
+    limiter = limited(ollama(), monotonic=clock)
+    held = Sleeper(clock).asks(limiter, at("one"))
+    calls = [Sleeper(clock) for _ in "ab"]
+    calls[1].answers = False
+    for call, name in zip(calls, ("one", "two"), strict=True):
+        call.asks(limiter, at(name))
+    run(clock, calls, clock.now + UNANSWERED - 1)
+    assert looks(calls) == [0, 1]
+    calls[1].answers = True
+    run(clock, calls, clock.now + LOOK_EVERY + 2)
+    assert looks(calls) == [0, 3]
+    held.slot.settle()
 
 
 def test_what_a_server_lists_decides_who_is_next() -> None:
@@ -382,10 +403,10 @@ def test_the_predicted_wait_is_nothing_at_a_host_without_a_limit() -> None:
     clock = Clock()
     limiter = limited(ollama(), monotonic=clock)
     here, there = at("m"), at("m", B)
-    assert limiter.predicted([there], 0) == [0.0]
+    assert limiter.predicted(there, 0) == 0.0
     held = Sleeper(clock).asks(limiter, here)
     limiter.measured(held.got.grant, 4.0, 2.0)
-    busy, free = limiter.predicted([here, there], 0)
+    busy, free = limiter.predicted(here, 0), limiter.predicted(there, 0)
     assert busy > free == 0.0
     first = Sleeper(clock).asks(limiter, here)
     clock.now += 0.1

@@ -69,7 +69,7 @@ class OllamaBackend(Backend):
         self._warned: set[str] = set()
         self._forwarded: set[str] = set()  # models that the server was heard to send elsewhere
         self._shown: dict[str, Shown] = {}  # what the server said of models
-        self._runners: dict[str, str] = {}  # the models that share a runner with others, by all their names
+        self._runners: dict[str, str] = {}  # of `runner`, until something new is known of a model
         self._has_warned = False  # that `keep_alive` is not sent
         if self.origin.host == "ollama.com":
             self.loads_models = False
@@ -91,7 +91,14 @@ class OllamaBackend(Backend):
     def runner(self, model: str) -> str:
         """The name of the model, or of another one that Ollama serves by the same runner: of the same files,
         with the same window."""
-        return self._runners.get(model) or ("" if self._is_hosted(model) else self.names(model)[0])
+        if self._forwarded and self._is_hosted(model):
+            return ""
+        runners = self._runners  # another thread may replace it
+        if (found := runners.get(model)) is None:
+            found = "" if self._is_hosted(model) else self.names(model)[0]
+            if len(runners) < _MOST_SHOWN:
+                runners[model] = found
+        return found
 
     def runner_details(self, model: str) -> HttpRequest | None:
         known = self._is_hosted(model) or self.names(model)[0] in self._shown

@@ -13,7 +13,7 @@ from ccroute.flow.attempt.reports import turned_away_error
 from ccroute.flow.call_context import CallContext
 from ccroute.flow.effects import Flow, emit, leave
 from ccroute.flow.retry import RetryState
-from ccroute.flow.turns import turn_comes
+from ccroute.flow.waits.turns import turn_comes
 from ccroute.routing.acquired import Unavailable
 from ccroute.types import Chunk, Completion, FailureClass
 

@@ -175,16 +175,10 @@ class CallContext:
         if (field := attempt.candidate.deployment.backend.load_field) is not None:
             load = (answer.raw or {}).get(field)
             attempt.load = load / 1e9 if type(load) is int and 0 <= load <= MOST_LOAD else None
-        if (grant := attempt.grant) is not None and (attempt.load is not None or not grant.loads):
-            took = self.state.clock.monotonic() - attempt.started - attempt.paused
-            self.state.hosts.measured(grant, attempt.load, max(took - (attempt.load or 0.0), 0.0))
-        if self.plan.waiting is not None:
-            load = attempt.load or 0.0
-            seconds = self.state.clock.monotonic() - attempt.started - attempt.paused - load
-            deployment = attempt.candidate.deployment
-            self.state.waits.answered(self.plan.agent, deployment.identity, usage.output, seconds)
-            if attempt.patience is not None:
-                attempt.patience.came(attempt.started, load)
+        if attempt.grant is not None or self.plan.waiting is not None:
+            from ccroute.flow.waits.slots import learn
+
+            learn(attempt, usage.output)
         if answer.choices[0].finish_reason == "content_filter":
             attempt.is_free = not attempt.deployment.backend.charges(answer)
         self.record.note(attempt, "ok", usage, None, attempt.candidate.reason, answer.model)

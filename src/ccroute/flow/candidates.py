@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ccroute.flow.state import RouterState
+from ccroute.flow.state import LimitedHosts, RouterState
 from ccroute.routing import Candidate, Plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.routing.balance import is_doubtful
@@ -21,9 +21,27 @@ MOST_AMBIGUOUS = 2
 """Attempts at one backend that it may have worked on and did not answer."""
 
 
+def equal_candidates(
+    chosen: Candidate, candidates: Sequence[Candidate], hosts: LimitedHosts
+) -> list[Candidate]:
+    """The other candidates that serve a call as well as `chosen`, as far as its plan tells: of the same alias
+    and price, where no order is given, and at `hosts`, which are those with a limit."""
+    if chosen.strategy == "ordered":
+        return []
+    price = chosen.deployment.price  # a free slot is no reason to pay more
+    return [
+        each
+        for each in candidates
+        if each is not chosen
+        and each[1:] == chosen[1:]
+        and each.deployment.backend.origin in hosts
+        and each.deployment.price == price
+    ]
+
+
 class Candidates:
-    """The candidates of one call, with what it has tried of them. A call makes one of these with its
-    `RetryState`, whose constructor sets the fields."""
+    """The part of `RetryState` that says which candidates may be tried: what the call has tried of them. The
+    constructor of `RetryState` sets the fields, because each call makes one."""
 
     _plan: Plan
     _state: RouterState
@@ -40,22 +58,17 @@ class Candidates:
     _useless_backends: frozenset[str]
 
     def equals(self, chosen: Candidate) -> list[Candidate]:
-        """The other candidates that may be tried now with equal right: of the same alias and price, at hosts
-        with a limit. Whichever host has a slot first may serve the call."""
-        name, hosts, found = chosen.deployment.name, self._state.hosts, list[Candidate]()
-        if chosen.strategy == "ordered" or name in self._tries or name in self._polls:
-            return found
-        for each in self._plan.candidates:
-            is_of_alias = each[1:] == chosen[1:] and each is not chosen
-            if is_of_alias and each.deployment.backend.origin in hosts and self._is_equal(each, chosen):
-                found.append(each)
-        return found
+        """The other candidates that may be tried now with equal right. Whichever host has a slot first may
+        serve the call."""
+        if chosen.deployment.name in self._asked():
+            return []
+        alike = equal_candidates(chosen, self._plan.candidates, self._state.hosts)
+        return [each for each in alike if self._may_replace(each, chosen)]
 
     def others(self, waiting_for: Sequence[Candidate]) -> list[Candidate]:
         """The candidates that may be tried now instead of those that the call would have to wait for, each
         once. A fallback model is one of them if it is for failures of availability."""
-        tried = {each.deployment.name for each in waiting_for} | self._taken
-        tried |= self._tries.keys() | self._polls.keys()
+        tried = self._asked() | self._taken | {each.deployment.name for each in waiting_for}
         return [
             each
             for each in self._plan.candidates
@@ -66,15 +79,13 @@ class Candidates:
             and self._has_room(each)
         ]
 
-    def _is_equal(self, other: Candidate, chosen: Candidate) -> bool:
-        """Whether another candidate of the alias may be tried now, and nothing speaks for `chosen` alone."""
+    def _may_replace(self, other: Candidate, chosen: Candidate) -> bool:
+        """Whether another candidate may be tried now, and nothing speaks for `chosen` alone."""
         deployment, first, plan, load = other.deployment, chosen.deployment, self._plan, self._state.load
-        name, tried = deployment.name, self._retry_tokens
-        if not self._may(other) or name in self._tries.keys() | self._polls.keys() | self._moved_to:
+        tried = self._retry_tokens
+        if not self._may(other) or deployment.name in self._asked() | self._moved_to:
             return False
         if deployment.backend.identity in tried and first.backend.identity not in tried:
-            return False
-        if deployment.price != first.price:  # a free slot is no reason to pay more
             return False
         if plan.prompt.tokens is not None:
             needed = plan.prompt.tokens + (plan.request.max_tokens or 0)
@@ -85,13 +96,14 @@ class Candidates:
             return False
         return self._has_room(other) and self._unavailable(other) is None
 
+    def _asked(self) -> set[str]:
+        """The deployments that were asked."""
+        return self._tries.keys() | self._polls.keys()
+
     def _may(self, candidate: Candidate) -> bool:
         """Whether another attempt there could help."""
-        deployment, backend, policy = (
-            candidate.deployment,
-            candidate.deployment.backend.identity,
-            self._state.retry,
-        )
+        deployment, policy = candidate.deployment, self._state.retry
+        backend = deployment.backend.identity
         if deployment.name in self._useless_deployments or backend in self._useless_backends:
             return False
         if self._tries.get(deployment.name, 0) >= min(policy.per_deployment, policy.attempts):

@@ -88,7 +88,8 @@ class Queued(NamedTuple):
     seconds: float = 0.0
 
 
-class Granted(NamedTuple):
+@dataclass(slots=True)
+class Granted:
     """The call has a slot, for the option of this number.
 
     grant: what the schedule knows of it; None at a host that was freed of its limit meanwhile.

@@ -26,10 +26,10 @@ from ccroute.flow.attempt.charge import dearest
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.reports import turned_away_error
-from ccroute.flow.attempt.spending import foresee, longest_prompt
 from ccroute.flow.budget_stats import budget_stats
 from ccroute.flow.retry import NextAttempt, RetryState
 from ccroute.flow.state import RouterState
+from ccroute.flow.waits.spending import foresee, longest_prompt
 from ccroute.routing import Candidate, Deployment, Plan, RetryBudget, Tables, make_plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.routing.budgets.table import Need
@@ -177,7 +177,7 @@ class _Rehearsal:
         hosts = self._state.hosts
         if deployment.backend.origin not in hosts:
             return None
-        return hosts.predicted([deployment], self._plan.request.priority)[0]
+        return hosts.predicted(deployment, self._plan.request.priority)
 
     def _equals(self) -> list[Candidate]:
         """Those that may serve a call instead of the first one, where that has to wait for a slot."""
@@ -242,7 +242,7 @@ class _Rehearsal:
         waiting, origin = self._plan.waiting, candidate.deployment.backend.origin
         if waiting is None or origin not in self._state.hosts:
             return None
-        from ccroute.flow.attempt.waiting import Patience  # few agents say what a wait costs
+        from ccroute.flow.waits.patience import Patience  # few agents say what a wait costs
 
         options = (candidate, *retry.equals(candidate))
         patience = Patience(self.attempts[id(candidate)], options, retry, waiting)

@@ -76,7 +76,7 @@ class RetryState(Candidates):
         self._plan = plan
         self._state = state
         self._only_shown = only_shown
-        self._attempts = 0
+        self._attempts_left = state.retry.attempts
         self._may_probe = True
         self._window: int | None = None  # tokens that were too few
         # By deployment: its attempts, how often it was polled, when it is ready for another (monotonic).
@@ -120,31 +120,38 @@ class RetryState(Candidates):
                     if budget.left:
                         budget.first(first.deployment.backend.identity)
                     return NextAttempt(first, 0.0, turn=turn)
-        elif last.rule.others == "none" or self._is_spent(self._attempts):
+        elif last.rule.others == "none" or self._attempts_left <= 0:
             return None
         while (chosen := self._choose(now)) is not None:
-            backend = chosen.candidate.deployment.backend.identity
-            cost = self._retry_tokens.get(backend)
-            if cost is None:
-                self._state.retry_budget.first(backend)
-            else:
-                tokens = self._state.retry_budget.take(backend, cost)
-                if tokens is None:
-                    continue
-                chosen = chosen._replace(tokens=tokens)
-            limit = chosen.candidate.deployment.limit
-            if limit is None or self._only_shown:
-                return chosen
-            if (turn := self._turn(limit, queues=chosen.queues)) is not None:
-                return chosen._replace(turn=turn)
-            chosen.settle()
+            if isinstance(acquired := self._acquired(chosen), NextAttempt):
+                return acquired
         return None
+
+    def _acquired(self, step: NextAttempt) -> NextAttempt | Unavailable:
+        """The step with its retry tokens and its turn under a rate limit; or why it gets none of them."""
+        backend, limit = step.candidate.deployment.backend.identity, step.candidate.deployment.limit
+        if (cost := self._retry_tokens.get(backend)) is None:
+            self._state.retry_budget.first(backend)
+        elif (tokens := self._state.retry_budget.take(backend, cost)) is None:
+            return Unavailable(FOREVER, "its retry budget is used up", None)
+        else:
+            step = step._replace(tokens=tokens)
+        if limit is None or self._only_shown:
+            return step
+        if (turn := self._turn(limit, queues=step.queues)) is None:
+            step.settle()
+            return Unavailable(FOREVER, "its rate limit is reached", None, limited=True)
+        return step._replace(turn=turn)
+
+    def _leave(self, candidate: Candidate) -> None:
+        """A candidate is not asked now, so its backend's retry budget gains nothing."""
+        if (backend := candidate.deployment.backend.identity) not in self._retry_tokens:
+            self._state.retry_budget.not_made(backend)
 
     def take(self, before: Candidate, candidate: Candidate) -> None:
         """`candidate` is next, because `before` would have to wait. If it does not answer, the call comes
         back."""
-        if before.deployment.backend.identity not in self._retry_tokens:
-            self._state.retry_budget.not_made(before.deployment.backend.identity)
+        self._leave(before)
         self._taken.add(candidate.deployment.name)
         self._taken_next = candidate
 
@@ -152,19 +159,8 @@ class RetryState(Candidates):
         """The same attempt, but at `candidate`, whose host had a slot first; or why that gets no call now. A
         call that has a slot does not wait for anything else."""
         self._moved_to.add(candidate.deployment.name)
-        budget, tokens, turn = self._state.retry_budget, None, None
-        if before.deployment.backend.identity not in self._retry_tokens:
-            budget.not_made(before.deployment.backend.identity)
-        backend, limit = candidate.deployment.backend.identity, candidate.deployment.limit
-        if (cost := self._retry_tokens.get(backend)) is None:
-            budget.first(backend)
-        elif (tokens := budget.take(backend, cost)) is None:
-            return Unavailable(FOREVER, "its retry budget is used up", None)
-        if limit is not None and (turn := self._turn(limit)) is None:
-            if tokens is not None:
-                tokens.settle()
-            return Unavailable(FOREVER, "its rate limit is reached", None, limited=True)
-        return NextAttempt(candidate, 0.0, tokens=tokens, turn=turn)
+        self._leave(before)
+        return self._acquired(NextAttempt(candidate, 0.0))
 
     def _ask_limit(self, name: str, limit: Limit, reasons: dict[str, Unavailable | None], now: float) -> None:
         """Put into `reasons` that a deployment is at its rate limit, if that lasts longer than a cooldown."""
@@ -191,7 +187,7 @@ class RetryState(Candidates):
             self._polls[deployment.name] = polls + 1
             return
         tries = self._tries[deployment.name] = self._tries.get(deployment.name, 0) + 1
-        self._attempts += rule.uses_attempt
+        self._attempts_left -= rule.uses_attempt
         self._retry_tokens[backend] = rule.retry_tokens
         if rule.failure is FailureClass.AMBIGUOUS:
             self._ambiguous[backend] = self._ambiguous.get(backend, 0) + 1
@@ -226,7 +222,7 @@ class RetryState(Candidates):
     def left(self) -> list[str]:
         """The deployments that might have answered, had the call more attempts."""
         last = self.fault or self.unsupported_fault
-        if last is None or last.rule.others == "none" or not self._is_spent(self._attempts):
+        if last is None or last.rule.others == "none" or self._attempts_left > 0:
             return []
         untried = [c for c in self._plan.candidates if c.deployment.name not in self._tries and self._may(c)]
         return [c.deployment.name for c in untried if self._is_triggered(c, self.unavailable)]
@@ -242,7 +238,8 @@ class RetryState(Candidates):
                 self._ask_limit(candidate.deployment.name, limit, reasons, now)
         self.unavailable |= {name: reason for name, reason in reasons.items() if reason is not None}
         possible = [candidate for candidate in possible if self._is_triggered(candidate, reasons)]
-        untried = [c for c in possible if c.deployment.name not in self._tries.keys() | self._polls.keys()]
+        asked = self._asked()
+        untried = [c for c in possible if c.deployment.name not in asked]
         fresh = [c for c in untried if reasons[c.deployment.name] is None]
         if fresh:
             return NextAttempt(self._best(fresh), 0.0)
@@ -265,7 +262,7 @@ class RetryState(Candidates):
 
     def _best(self, fresh: Sequence[Candidate]) -> Candidate:
         """The next in order; the last attempt goes to a backend not tried yet, if there is one."""
-        if self._is_spent(self._attempts + 1):
+        if self._attempts_left <= 1:
             return next(
                 (c for c in fresh if c.deployment.backend.identity not in self._retry_tokens), fresh[0]
             )
@@ -285,9 +282,6 @@ class RetryState(Candidates):
         found = [reasons.get(c.deployment.name) for c in before if not c.fallback]
         triggers = {_trigger(reason) for reason in found if reason is not None} | self._budget_triggers
         return not (found or triggers) or not triggers.isdisjoint(usable)
-
-    def _is_spent(self, attempts: int) -> bool:
-        return attempts >= self._state.retry.attempts
 
 
 def _trigger(reason: Unavailable) -> Trigger | None:

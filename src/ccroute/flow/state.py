@@ -44,14 +44,18 @@ class LimitedHosts(Protocol):
 
     def __contains__(self, origin: Origin, /) -> bool: ...
 
-    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
-        """Seconds until each of these would begin to answer a call that came now, a load included. 0.0 at a
-        host without a limit."""
+    def predicted(self, option: Deployment, priority: int) -> float:
+        """Seconds until it would begin to answer a call that came now, a load included. 0.0 at a host without
+        a limit."""
         ...
 
     def measured(self, grant: Grant, load: float | None, service: float) -> None:
         """A call was answered: the server loaded for `load` seconds (None: unknown) and worked for `service`
         seconds, without loading."""
+        ...
+
+    def answered(self, grant: Grant) -> None:
+        """A call was answered, or its answer begins: its model is loaded."""
         ...
 
     def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
@@ -98,7 +102,7 @@ class RouterState(NamedTuple):
         self.load.measure_latency("latency" in given.tables.aliases.strategies)
         budgets, reserve = self.budgets, None
         if given.tables.budgets is not None:  # most routers have none
-            from ccroute.flow.attempt import spending
+            from ccroute.flow.waits import spending
             from ccroute.routing.budgets.budgets import Budgets
 
             budgets = budgets or Budgets(self.ledger.budget_store(), self.clock)

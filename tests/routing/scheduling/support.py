@@ -56,7 +56,9 @@ class Bed:
         """Calls end. Returns those that get a slot then."""
         self.now += after
         for call in calls:
-            self.hosts.leave(call)
+            if (grant := self.grants.get(call)) is not None:
+                grant.answered = True
+            self.hosts.leave(call, self.now)
         return self.look()
 
     def order(self, calls: Sequence[str] | None = None) -> list[Hashable]:

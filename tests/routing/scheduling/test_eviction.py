@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.routing.scheduling.support import ONE, Bed
 
-from ccroute.routing.scheduling import HostLimits, LoadedFirst, Place
+from ccroute import OllamaBackend
+from ccroute.routing.scheduling import Host, HostLimits, LoadedFirst, Place
 
 A, B, C, D = (Place(ONE, model, size) for model, size in zip("abcd", (4.0, 4.0, 4.0, 9.0), strict=True))
 UNKNOWN = Place(ONE, "e")
@@ -76,6 +77,20 @@ def test_a_model_of_a_running_call_never_goes() -> None:
     assert bed.end("d", after=5.0) == ["a"]
 
 
+def test_a_call_for_which_the_host_loads_nothing_evicts_nothing() -> None:
+    """Such as one to a cloud model of an Ollama that also runs models itself."""
+    backend = OllamaBackend()
+    host = Host(backend.origin, HostLimits(1, loads_models=True))
+    here = Place(backend.origin, backend.runner("coder"))
+    cloud = Place(backend.origin, backend.runner("gpt-oss:120b-cloud"))
+    host.start("first", here, 0.0, 0.0).answered = True
+    host.end("first", 1.0)
+    assert host.has(cloud)
+    assert host.evicted_by(cloud, 1.0) == ()
+    assert not host.start("second", cloud, 1.0, 1.0).loads
+    assert list(host.loaded) == ["coder"]
+
+
 def test_a_model_for_which_there_is_room_is_loaded_in_order_of_arrival() -> None:
     bed = Bed(limits={"one": ROOM})
     for call, place in {"a0": A, "b0": B, "a1": A, "b1": B}.items():
@@ -120,3 +135,41 @@ def test_a_list_from_before_a_load_shows_what_fits_beside_it() -> None:
     bed.enter("b", B)
     bed.hosts.listed(ONE, [("a", 4.0)], bed.now)
     assert list(bed[ONE].loaded) == ["b", "a"]
+
+
+def test_a_model_whose_load_failed_is_not_believed_to_be_loaded() -> None:
+    bed = Bed(limits={"one": HostLimits(2, loads_models=True)})
+    bed.enter("one", "a")
+    bed.enter("two", "a")
+    bed.hosts.leave("one", bed.now)
+    bed.look()
+    assert list(bed[ONE].loaded) == ["a"], "another call may still be loading it"
+    bed.hosts.leave("two", bed.now)
+    bed.look()
+    bed.enter("three", "a")
+    assert bed.grants["three"].loads
+    bed.grants["three"].answered = True
+    bed.hosts.leave("three", bed.now)
+    bed.enter("four", "a")
+    assert not bed.grants["four"].loads
+    bed.hosts.leave("four", bed.now)
+    bed.look()
+    assert list(bed[ONE].loaded) == ["a"], "it was loaded; this call failed for another reason"
+
+
+def test_models_that_had_to_go_show_that_fewer_fit() -> None:
+    bed = Bed()
+    bed.hosts.listed(ONE, [("a", None), ("b", None)], bed.now)
+    assert bed[ONE].has_room(Place(ONE, "c")) is False
+    bed.hosts.listed(ONE, [("a", None)], bed.now)
+    assert list(bed[ONE].evicted_by(Place(ONE, "c"), bed.now) or ()) == ["a"]
+
+
+def test_a_list_of_nonsense_does_not_grow_what_a_host_knows() -> None:
+    bed = Bed()
+    bed.hosts.listed(ONE, [("", 1.0), *((f"m{number}", 1.0) for number in range(100_000))], bed.now)
+    assert "" not in bed[ONE].loaded
+    assert len(bed[ONE].loaded) <= 1000
+    bed.hosts.listed(ONE, [("a", None)], bed.now)
+    assert list(bed[ONE].loaded) == ["a"]
+    assert not bed[ONE].has_room(Place(ONE, "c"))

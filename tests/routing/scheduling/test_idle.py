@@ -21,7 +21,7 @@ def served(made: Hosts, call: str, model: str, now: float, *, answered: bool = T
         (grant,) = made.grants(now)
     if answered:
         made.measured(grant, 2.0, 1.0, now + 3)
-    made.leave(call)
+    made.leave(call, now + 3)
     return grant
 
 

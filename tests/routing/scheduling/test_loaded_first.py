@@ -79,7 +79,7 @@ def test_of_those_who_have_waited_too_long_the_first_is_next() -> None:
     bed.enter("b0", "b")
     bed.enter("c0", "c")
     bed.enter("b1", "b")
-    bed.hosts.leave("b0")
+    bed.hosts.leave("b0", bed.now)
     bed.now = 10.0
     bed.enter("a1", "a")
     assert bed.end("a0") == ["c0"]
@@ -246,8 +246,8 @@ def test_a_call_that_gives_up_leaves_its_queue() -> None:
     bed = Bed()
     for call in ("a0", "a1", "a2"):
         bed.enter(call, "a")
-    bed.hosts.leave("a1")
-    bed.hosts.leave("unknown")
+    bed.hosts.leave("a1", bed.now)
+    bed.hosts.leave("unknown", bed.now)
     assert bed.order(["a0"]) == ["a2"]
     assert len(bed.hosts) == 0
     assert bed.hosts.waiting_at(ONE) == 0

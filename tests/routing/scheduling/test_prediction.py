@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.routing.scheduling.support import ONE, SWAPS, TWO, Bed
 
@@ -9,7 +11,7 @@ from ccroute.routing.scheduling import ArrivalOrder, HostLimits, Place
 
 
 def predicted(bed: Bed, *models: str, priority: int = 0) -> list[float]:
-    return bed.hosts.predicted([Place(ONE, model) for model in models], priority, bed.now)
+    return [bed.hosts.predicted(Place(ONE, model), priority, bed.now) for model in models]
 
 
 def test_at_a_free_host_it_is_the_load() -> None:
@@ -60,9 +62,9 @@ def test_hosts_share_what_waits_for_any_of_them() -> None:
         bed.hosts.listed(origin, [("a", None)], 0.0)
     for number in range(6):
         bed.enter(f"a{number}", Place(ONE, "a"), Place(TWO, "a"))
-    assert bed.hosts.predicted([Place(ONE, "a")], 0, bed.now) == [pytest.approx(1.0 + 2.0, abs=0.01)]
+    assert bed.hosts.predicted(Place(ONE, "a"), 0, bed.now) == pytest.approx(1.0 + 2.0, abs=0.01)
     bed.enter("b", Place(ONE, "b"), Place(TWO, "b"))
-    assert bed.hosts.predicted([Place(ONE, "c")], 0, bed.now)[0] > 4.0
+    assert bed.hosts.predicted(Place(ONE, "c"), 0, bed.now) > 4.0
 
 
 def test_several_slots_serve_sooner() -> None:
@@ -98,6 +100,6 @@ def test_a_call_of_which_nothing_is_known_takes_as_long_as_others() -> None:
     assert bed[ONE].load_seconds("new") == pytest.approx(2.0)
     grant = bed.hosts.enter("x", [Place(ONE, "new")], 0, 0.0) or next(iter(bed.hosts.grants(0.0)))
     bed.hosts.measured(grant, 0.01, 1.0, 1.0)  # the server had it loaded, so that was no load
-    bed.hosts.measured(grant._replace(idle=False), 50.0, 1.0, 1.0)  # it waited for another model, too
+    bed.hosts.measured(replace(grant, idle=False), 50.0, 1.0, 1.0)  # it waited for another model, too
     assert bed[ONE].load_seconds("new") == pytest.approx(2.0)
     assert bed[ONE].service_seconds("new") == 1.0

@@ -101,7 +101,7 @@ class HostsMachine(RuleBasedStateMachine):
     def leave(self, call: int, seconds: float) -> None:
         grant = self.running.pop(call)
         self.hosts.measured(grant, LOADS.get(grant.place.model), seconds, self.now)
-        self.hosts.leave(call)
+        self.hosts.leave(call, self.now)
 
     @rule(asked=places, priority=st.integers(0, 1), after=st.sampled_from([0.0, 0.01, 1.0]))
     def a_call_comes(self, asked: list[Place], priority: int, after: float) -> None:
@@ -109,7 +109,7 @@ class HostsMachine(RuleBasedStateMachine):
         asked = [place for place in asked if place.host in self.limits]
         if not asked:
             return
-        seconds = self.hosts.predicted(asked, priority, self.now)
+        seconds = [self.hosts.predicted(place, priority, self.now) for place in asked]
         assert all(0.0 <= each < float("inf") for each in seconds)
         self.number += 1
         self.waiting[self.number] = asked, priority
@@ -130,7 +130,7 @@ class HostsMachine(RuleBasedStateMachine):
     def a_call_gives_up(self, data: st.DataObject) -> None:
         call = data.draw(st.sampled_from(sorted(self.waiting)))
         del self.waiting[call]
-        self.hosts.leave(call)
+        self.hosts.leave(call, self.now)
         self.look()
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 60.0]))
@@ -150,10 +150,10 @@ class HostsMachine(RuleBasedStateMachine):
         for call, (asked, _) in [*self.waiting.items()]:
             if any(place.host == host for place in asked):
                 del self.waiting[call]
-                self.hosts.leave(call)
+                self.hosts.leave(call, self.now)
         for call in [call for call, grant in self.running.items() if grant.place.host == host]:
             del self.running[call]
-            self.hosts.leave(call)
+            self.hosts.leave(call, self.now)
         self.hosts.configure(self.limits)
         self.look()
 

@@ -134,7 +134,7 @@ def test_hosts_that_are_gone_are_no_choice() -> None:
     bed.hosts.configure({TWO: SWAPS})
     bed.hosts.listed(ONE, [], 1.0)
     bed.hosts.measured(bed.grants["a0"], 1.0, 1.0, 1.0)
-    bed.hosts.leave("a0")
+    bed.hosts.leave("a0", bed.now)
     assert bed.end("b0", after=11.0) == []  # b may be asked for again in a moment
     bed.now += 1.0
     assert bed.look() == ["a1"]

@@ -7,31 +7,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ccroute import observe
 from ccroute.errors import (
     BackendError,
     CcrouteError,
     ContextWindowExceededError,
     DeadlineExceededError,
-    QueueTimeoutError,
     RequestError,
     StreamInterruptedError,
 )
-from ccroute.failures import AMBIGUOUS, DELIVERED, NO_SLOT, NOT_SENT, UNSUPPORTED, CallFailure, rule_of
+from ccroute.failures import AMBIGUOUS, DELIVERED, NOT_SENT, UNSUPPORTED, CallFailure, rule_of
 from ccroute.flow.attempt.carried import carried_request
 from ccroute.flow.attempt.context import FOREVER, MIN_ATTEMPT, AttemptContext
 from ccroute.flow.attempt.exchange import exchange
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.redact import cleaned
 from ccroute.flow.attempt.reports import health_report
-from ccroute.flow.effects import Enter, Flow, Granted, Queued, enter, sleep
-from ccroute.flow.turns import turn_comes
-from ccroute.http.message import Failure
+from ccroute.flow.effects import Flow, sleep
+from ccroute.flow.waits.turns import turn_comes
 from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
 from ccroute.types import Completion
 
 if TYPE_CHECKING:
-    from ccroute.flow.attempt.waiting import Patience
     from ccroute.flow.retry import RetryState
     from ccroute.routing import Candidate
     from ccroute.routing.budgets.reservation import Reservation
@@ -88,7 +84,9 @@ def run_attempt(
             return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
         attempt.held.append(state.load.begin(deployment))
         if deployment.backend.origin in state.hosts and not attempt.has_slot:
-            if no_slot := (yield from _slot(attempt, retry)):
+            from ccroute.flow.waits.slots import take_slot  # only with a limit
+
+            if no_slot := (yield from take_slot(attempt, retry)):
                 return no_slot
             if turn is not None and (no_turn := (yield from _turn(attempt, turn))):
                 return no_turn
@@ -99,9 +97,9 @@ def run_attempt(
         attempt.admission = admission
         attempt.held.append(admission)
         if attempt.grant is not None and attempt.grant.loads:
-            from ccroute.flow.attempt import host  # only with a limit
+            from ccroute.flow.waits.slots import make_room
 
-            yield from host.make_room(attempt, attempt.grant)
+            yield from make_room(attempt, attempt.grant)
         try:
             answer = yield from exchange(attempt, http)
         except (BackendError, RequestError, DeadlineExceededError) as error:
@@ -122,7 +120,7 @@ def _budget(attempt: AttemptContext, reserved: Reservation) -> Flow[Fault | Unav
     holds no slot, so an attempt that has one does not wait, nor one that was taken because it need not."""
     if attempt.has_slot or not attempt.may_wait:
         return Unavailable(FOREVER, "it would have to wait for its budget", None)
-    from ccroute.flow.attempt.spending import allowed  # only with budgets
+    from ccroute.flow.waits.spending import allowed  # only with budgets
 
     no_budget = yield from allowed(attempt, reserved)
     if no_budget is None and attempt.turn is not None:
@@ -140,64 +138,6 @@ def _turn(attempt: AttemptContext, turn: Turn) -> Flow[Unavailable | None]:
     )
     attempt.leave_queue()
     return no_turn
-
-
-def _slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved | Instead | None]:
-    """Wait for a slot at the deployment's host, or at that of a candidate with equal right: where one is free
-    first. A fault where there is none in time; where a wait has a price, perhaps another candidate."""
-    candidate, deployment = attempt.candidate, attempt.deployment
-    others = [each for each in retry.equals(candidate) if _can_carry(attempt.at(each))]
-    options, waited = (candidate, *others), attempt.queued
-    patience: Patience | None = None
-    if (waiting := attempt.plan.waiting) is not None:
-        from ccroute.flow.attempt.waiting import Patience  # few agents say what a wait costs
-
-        attempt.patience = patience = Patience(attempt, options, retry, waiting)
-        patience.begins()
-        if (instead := patience.instead(patience.predicted)) and (unseen := patience.unseen()):
-            from ccroute.flow.attempt import host
-
-            for backend in unseen:
-                yield from host.look(attempt, backend)
-            instead = patience.predicts_again()
-        if instead:
-            patience.took(instead)
-            return instead
-    entered: Granted | Queued | Failure | Instead = yield from enter(
-        Enter([option.deployment for option in options], attempt.request.priority)
-    )
-    if isinstance(entered, Queued):
-        from ccroute.flow.attempt import host  # most calls do not wait
-
-        attempt.state.emit(
-            observe.Queued(
-                attempt.call_id, attempt.plan.agent, deployment.name, entered.ahead, entered.seconds
-            )
-        )
-        attempt.is_queued = True
-        entered = yield from host.slot_comes(attempt, patience)
-        attempt.leave_queue()
-        attempt.slot_wait = attempt.queued - waited
-    if isinstance(entered, Failure):
-        late = QueueTimeoutError(entered.detail, backend=deployment.backend.name, deployment=deployment.name)
-        return Fault(late, NO_SLOT)
-    if not isinstance(entered, Granted):
-        if patience is not None:
-            patience.took(entered)
-        return entered
-    if entered.option:
-        return Moved(options[entered.option], entered.grant)
-    attempt.has_slot, attempt.grant = True, entered.grant
-    return None
-
-
-def _can_carry(attempt: AttemptContext) -> bool:
-    """Whether its deployment can serve the request at all."""
-    try:
-        carried_request(attempt)
-    except (BackendError, RequestError):
-        return False
-    return True
 
 
 def _fault(error: CallFailure | DeadlineExceededError, attempt: AttemptContext) -> Fault:

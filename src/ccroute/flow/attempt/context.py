@@ -18,7 +18,7 @@ from ccroute.types import Completion, Request, Timeout, Usage
 from ccroute.wire.decoding import StreamDecoder
 
 if TYPE_CHECKING:
-    from ccroute.flow.attempt.waiting import Patience
+    from ccroute.flow.waits.patience import Patience
     from ccroute.routing.budgets.reservation import Reservation
     from ccroute.routing.rate_limits import Turn
     from ccroute.routing.scheduling import Grant
@@ -179,6 +179,8 @@ class AttemptContext:
         self.known_answer = self.so_far()
         if self.admission is not None:
             self.state.health.answers(self.admission)
+        if self.grant is not None:
+            self.state.hosts.answered(self.grant)
 
     def settle(self, outcome: AttemptOutcome | None) -> None:
         """Give back everything that was acquired, the latest first. None: no attempt was made."""

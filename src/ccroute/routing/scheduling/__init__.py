@@ -6,8 +6,8 @@ Pure: no lock, no clock, no I/O. `runtime.limiter` drives `Hosts`; a simulator d
 from __future__ import annotations
 
 from ccroute.routing.scheduling.estimates import Estimate
-from ccroute.routing.scheduling.host import Host, HostLimits, Loaded
-from ccroute.routing.scheduling.hosts import Grant, Hosts
+from ccroute.routing.scheduling.host import Grant, Host, HostLimits, Loaded
+from ccroute.routing.scheduling.hosts import Hosts
 from ccroute.routing.scheduling.places import Choice, Place, Queue
 from ccroute.routing.scheduling.policies import RECHECK, ArrivalOrder, LoadedFirst, Scheduler
 

@@ -10,8 +10,6 @@ USUAL_LOAD: Final = 5.0
 """Seconds that a model takes to load, until one was measured at the host."""
 USUAL_SERVICE: Final = 5.0
 """Seconds that a call takes, until one was measured."""
-LEAST_LOAD: Final = 0.05
-"""Seconds: a server says less where the model was loaded already."""
 WEIGHT: Final = 0.3
 """The weight of a new measurement."""
 DEMAND_HALF_LIFE: Final = 600.0
@@ -44,11 +42,11 @@ class Estimate:
 
     def loaded_in(self, seconds: float) -> None:
         """The model was loaded in so many seconds, at a host that did nothing else."""
-        self.load = seconds if self.load is None else self.load + WEIGHT * (seconds - self.load)
+        self.load = smoothed(self.load, seconds, WEIGHT)
 
     def served_in(self, seconds: float) -> None:
         """A call took so many seconds, without loading."""
-        self.service = seconds if self.service is None else self.service + WEIGHT * (seconds - self.service)
+        self.service = smoothed(self.service, seconds, WEIGHT)
 
     def asked(self, now: float) -> None:
         """A call came for the model."""
@@ -59,7 +57,7 @@ class Estimate:
 
     def demand(self, now: float) -> float:
         """Calls per second, recently."""
-        return self._decayed(now) * 0.693 / DEMAND_HALF_LIFE
+        return self._decayed(now) * math.log(2) / DEMAND_HALF_LIFE
 
     @property
     def gap(self) -> float | None:
@@ -69,3 +67,9 @@ class Estimate:
 
     def _decayed(self, now: float) -> float:
         return self._calls * math.exp2((self._since - now) / DEMAND_HALF_LIFE)
+
+
+def smoothed(before: float | None, value: float, weight: float) -> float:
+    """The mean of measurements, where the last one has this weight. `before`: the mean without it; None: it
+    is the first."""
+    return value if before is None else before + weight * (value - before)

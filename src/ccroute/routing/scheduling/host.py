@@ -6,12 +6,15 @@ What it believes to be loaded comes from its own last calls, corrected by what t
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ccroute.http.origin import Origin
-from ccroute.routing.scheduling.estimates import LEAST_LOAD, USUAL_LOAD, USUAL_SERVICE, Estimate
+from ccroute.routing.scheduling.estimates import USUAL_LOAD, USUAL_SERVICE, Estimate
 from ccroute.routing.scheduling.places import Choice, Place, Queue
+from ccroute.types.route import LEAST_LOAD
 
 _MOST_KNOWN = 1000
 """Models that a host remembers. There is a limit, because names may come from clients."""
@@ -39,13 +42,15 @@ class Loaded:
     calls:     the calls that it has got since then.
     batch:     how many of them came before its load was over.
     idle:      seconds in which it had nothing to do though calls for other models waited.
+    is_sure:   a call was answered, or the server lists it: its load may have failed before that.
     """
 
-    __slots__ = ("batch", "calls", "came", "idle", "memory_gb", "since")
+    __slots__ = ("batch", "calls", "came", "idle", "is_sure", "memory_gb", "since")
 
-    def __init__(self, since: float, memory_gb: float | None) -> None:
+    def __init__(self, since: float, memory_gb: float | None, *, is_sure: bool = False) -> None:
         self.since = since
         self.memory_gb = memory_gb
+        self.is_sure = is_sure
         self.came = 0
         self.calls = 0
         self.batch = 0
@@ -61,19 +66,34 @@ class Times(NamedTuple):
     batch: float
 
 
-class Running(NamedTuple):
-    """A call that has a slot: where, since when, whether its model had to be loaded, and whether it was
-    answered."""
+@dataclass(slots=True)  # every call makes one; a named tuple would take twice as long
+class Grant:
+    """A call has a slot.
 
+    loads:    whether the host has to load the model first.
+    evicted:  the models that the host gives up for it.
+    idle:     whether the host had nothing else to do: only then does the server's load time mean this load.
+    kept:     the models that stay loaded beside it.
+    seconds:  the predicted seconds of the load; 0 where the model is loaded.
+    since:    the instant since which it has the slot.
+    answered: whether it was answered, or its answer has begun. It gives its slot back later.
+    """
+
+    call: Hashable
     place: Place
-    since: float
-    loads: bool
+    loads: bool = False
+    evicted: Sequence[str] = ()
+    idle: bool = False
+    kept: Sequence[str] = ()
+    seconds: float = 0.0
+    since: float = 0.0
     answered: bool = False
 
 
 class Host:
     """The state of one host. A scheduler reads it; only `Hosts` changes it.
 
+    place:   where calls go that need no model loaded.
     running: the calls that have a slot.
     loaded:  the models that are loaded, or are being loaded.
     queues:  the queues that may be served here, each with its places here.
@@ -88,14 +108,14 @@ class Host:
         self.origin = origin
         self.limits = limits
         self.peers = peers
-        self.running: dict[Hashable, Running] = {}
+        self.place = Place(origin, "")
+        self.running: dict[Hashable, Grant] = {}
         self.loaded: dict[str, Loaded] = {}
         self.queues: dict[Queue, Sequence[Choice]] = {}  # in the order in which they began
         self._known: dict[str, Estimate] = {}
         self._usual = Estimate(0.0)  # of all models here
         self._times: dict[str, Times] = {}  # of `times`, until something else is measured
         self._most_listed = 1
-        self._ended: set[str] = set()
         self.was_cut = False
 
     def __repr__(self) -> str:
@@ -135,7 +155,9 @@ class Host:
 
     def load_seconds(self, model: str) -> float:
         """Seconds that the model takes to load: measured, or as others here do."""
-        return self.times(model).load
+        known = self._known.get(model)
+        load = self._usual.load if known is None or known.load is None else known.load
+        return USUAL_LOAD if load is None else load
 
     def service_seconds(self, model: str) -> float:
         """Seconds that a call to the model takes: measured, or as of others here."""
@@ -143,13 +165,12 @@ class Host:
 
     def _measured_times(self, model: str) -> Times:
         known, usual = self._known.get(model, self._usual), self._usual
-        load = usual.load if known.load is None else known.load
         service = usual.service if known.service is None else known.service
         service = USUAL_SERVICE if service is None else service
         if len(self._times) >= _MOST_KNOWN:
             self._times.clear()
         times = self._times[model] = Times(
-            USUAL_LOAD if load is None else load, service, known.batch * service / max(self.limits.slots, 1)
+            self.load_seconds(model), service, known.batch * service / max(self.limits.slots, 1)
         )
         return times
 
@@ -245,40 +266,41 @@ class Host:
                 loaded.idle += max(now - since, 0.0)
         estimate.asked(now)
 
-    def start(self, call: Hashable, place: Place, came: float, now: float, evicted: Iterable[str]) -> bool:
-        """A call that came at the instant `came` gets a slot. Whether its model has to be loaded first."""
-        model = place.model
-        loads = bool(model) and not self.has(place)
-        self.running[call] = Running(place, now, loads)
-        if not model:
-            return False
+    def start(
+        self, call: Hashable, place: Place, came: float, now: float, evicted: Sequence[str] = ()
+    ) -> Grant:
+        """A call that came at the instant `came` gets a slot."""
+        model, loads = place.model, not self.has(place)
+        idle = not self.running and not self.was_cut
+        grant = self.running[call] = Grant(call, place, loads, evicted, idle, (), 0.0, now)
         if loads:
+            grant.seconds = self.load_seconds(model)
             for gone in evicted:
                 self._drop(gone, now)
+            grant.kept = [*self.loaded]
             self.loaded[model] = Loaded(now, place.memory_gb)
         if (loaded := self.loaded.get(model)) is not None:
             loaded.calls += 1
             if came <= loaded.since + self.load_seconds(model):
                 loaded.batch += 1
-        return loads
+        return grant
 
-    def answered(self, call: Hashable) -> None:
-        """A call was answered. It gives its slot back later."""
-        if (running := self.running.get(call)) is not None:
-            self.running[call] = running._replace(answered=True)
-
-    def end(self, call: Hashable) -> None:
-        """A call gives its slot back."""
-        if (ended := self.running.pop(call, None)) is not None:
-            self._ended.add(ended.place.model)
-            self.was_cut = not ended.answered
-
-    def settle(self, now: float) -> None:
-        """Note which models have nothing to do since calls ended."""
-        for model in self._ended:
-            if model in self.loaded and not (model in self._in_use() or self.waiting(model)):
-                self.estimate(model, now).idle_since = now
-        self._ended.clear()
+    def end(self, call: Hashable, now: float) -> None:
+        """A call gives its slot back. Note whether its model has nothing to do now, or was perhaps not
+        loaded."""
+        if (ended := self.running.pop(call, None)) is None:
+            return
+        self.was_cut = not ended.answered
+        model = ended.place.model
+        if (loaded := self.loaded.get(model)) is None:
+            return
+        loaded.is_sure = loaded.is_sure or ended.answered
+        if self.running and model in self._in_use():
+            return
+        if not loaded.is_sure:
+            self._drop(model, now)
+        elif not (self.queues and self.waiting(model)):
+            self.estimate(model, now).idle_since = now
 
     def measured(self, model: str, load: float | None, service: float, now: float) -> None:
         """A call of the model took so many seconds, and its load, if it is known."""
@@ -291,17 +313,19 @@ class Host:
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """The server lists these models as loaded, each with its memory in GB. Models of running calls stay:
         they may still be loading. What does not fit beside them was listed before it had to go."""
-        found = dict(models)
-        self._most_listed = max(self._most_listed, len(found))
+        found = {model: size for model, size in islice(models, _MOST_KNOWN) if model}
         in_use = self._in_use()
-        for model in [model for model in self.loaded if model not in found and model not in in_use]:
+        gone = [model for model in self.loaded if model not in found and model not in in_use]
+        for model in gone:
             self._drop(model, now)
+        # Larger models may not fit as others did: what had to go shows it.
+        self._most_listed = max(1 if gone else self._most_listed, len(found))
         is_old = not in_use <= found.keys()
         for model, size in found.items():
             if (before := self.loaded.get(model)) is not None:
-                before.memory_gb = size
+                before.memory_gb, before.is_sure = size, True
             elif not is_old or self.has_room(Place(self.origin, model, size)):
-                self.loaded[model] = Loaded(now, size)
+                self.loaded[model] = Loaded(now, size, is_sure=True)
 
     def _in_use(self) -> set[str]:
         return {running.place.model for running in self.running.values()}

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from ccroute.http.origin import Origin
-from ccroute.routing.scheduling.host import Host, HostLimits
+from ccroute.routing.scheduling.host import Grant, Host, HostLimits
 from ccroute.routing.scheduling.places import Choice, Place, Queue
 from ccroute.routing.scheduling.policies import LoadedFirst, Scheduler
 from ccroute.routing.scheduling.prediction import Bound, begins_in
-
-
-class Grant(NamedTuple):
-    """A call has a slot.
-
-    loads:   whether the host has to load the model first.
-    evicted: the models that the host gives up for it.
-    idle:    whether the host had nothing else to do: only then does the server's load time mean this load.
-    kept:    the models that stay loaded beside it.
-    seconds: the predicted seconds of the load; 0 where the model is loaded.
-    """
-
-    call: Hashable
-    place: Place
-    loads: bool = False
-    evicted: Sequence[str] = ()
-    idle: bool = False
-    kept: Sequence[str] = ()
-    seconds: float = 0.0
 
 
 class Hosts:
@@ -37,6 +17,7 @@ class Hosts:
     An interrupt may come at any instruction. After it, a call that leaves holds nothing, and one that has
     not been told of its slot gets it again.
 
+    waiting: the calls that wait, in order of arrival, each with its queue.
     instead: the call that gets a slot in place of the one that is next, such as the thread that blocks the
              event loop of that one. It must wait for the same host, or it is not asked.
     """
@@ -48,17 +29,17 @@ class Hosts:
         self.by_origin: dict[Origin, Host] = {}
         self._instead = instead
         self._queues: dict[tuple[tuple[Place, ...], int], Queue] = {}
-        self._waiting: dict[Hashable, Queue] = {}
+        self.waiting: dict[Hashable, Queue] = {}
         self._running: dict[Hashable, Host] = {}
 
     def __len__(self) -> int:
         """The number of calls that wait."""
-        return len(self._waiting)
+        return len(self.waiting)
 
     @property
     def last(self) -> Hashable | None:
         """The waiting call that came last."""
-        return next(reversed(self._waiting), None)
+        return next(reversed(self.waiting), None)
 
     def waiting_at(self, origin: Origin) -> int:
         """The number of calls that wait for a host, perhaps for others, too."""
@@ -71,13 +52,13 @@ class Hosts:
                 self.by_origin[place.host].asked(place, now)
         for place in places:
             host = self.by_origin[place.host]
-            if not host.queues and host.free_slots and host.has(place):
+            if not host.queues and len(host.running) < host.limits.slots and host.has(place):
                 return self._start(host, call, place, now, now)
         key = (tuple(places), priority)
         queue = self._queues.get(key)
         if queue is None:
             queue = Queue(places, priority)
-        self._waiting[call] = queue
+        self.waiting[call] = queue
         queue.add(call, now)
         self._queues[key] = queue
         for place in queue.places:
@@ -86,20 +67,17 @@ class Hosts:
                 queues[queue] = tuple(Choice(queue, each) for each in queue.places if each.host == place.host)
         return None
 
-    def leave(self, call: Hashable) -> None:
+    def leave(self, call: Hashable, now: float) -> None:
         """A call gives up its slot, or its place in the queue."""
         if (host := self._running.get(call)) is not None:
-            host.end(call)
+            host.end(call, now)
             del self._running[call]
-        if call in self._waiting:
+        if call in self.waiting:
             self._dequeue(call)
 
     def grants(self, now: float) -> Iterator[Grant]:
         """Give free slots to waiting calls, until nobody is to get one now. The caller takes all of them."""
-        for host in self.by_origin.values():
-            if host.limits.loads_models:
-                host.settle(now)
-        granted = bool(self._waiting)
+        granted = bool(self.waiting)
         while granted:  # what one host does may be a reason for another one
             granted = False
             for host in self.by_origin.values():
@@ -111,13 +89,13 @@ class Hosts:
                     yield grant
                     self._dequeue(grant.call)
 
-    def predicted(self, places: Sequence[Place], priority: int, now: float) -> list[float]:
-        """Seconds until a call that comes now would begin to be answered at each place, loading included."""
-        return [begins_in(self.by_origin[place.host], place, priority, now, self._bound) for place in places]
+    def predicted(self, place: Place, priority: int, now: float) -> float:
+        """Seconds until a call that comes now would begin to be answered there, loading included."""
+        return begins_in(self.by_origin[place.host], place, priority, now, self._bound)
 
     def left(self, call: Hashable, now: float) -> float:
         """Seconds until a call that waits would begin to be answered, loading included."""
-        queue = self._waiting[call]
+        queue = self.waiting[call]
         came, bound = queue.came(call), self._bound
         return min(
             begins_in(self.by_origin[place.host], place, queue.priority, now, bound, came)
@@ -139,7 +117,7 @@ class Hosts:
         host = self.by_origin.get(grant.place.host)
         if host is None:
             return
-        host.answered(grant.call)
+        grant.answered = True
         host.measured(grant.place.model, load if grant.loads and grant.idle else None, service, now)
 
     def configure(self, limits: Mapping[Origin, HostLimits]) -> None:
@@ -165,28 +143,23 @@ class Hosts:
         call = chosen.queue.first
         chosen.queue.served = now
         instead, place = self._instead(call), chosen.place
-        if instead != call and (other := self._waiting.get(instead)) is not None:
+        if instead != call and (other := self.waiting.get(instead)) is not None:
             found = [each.place for each in choices if each.queue is other]
             if found and (gone := host.evicted_by(found[0], now)) is not None:
                 call, place, evicted = instead, found[0], gone
-        return self._start(host, call, place, self._waiting[call].came(call), now, evicted)
+        return self._start(host, call, place, self.waiting[call].came(call), now, evicted)
 
     def _start(
         self, host: Host, call: Hashable, place: Place, came: float, now: float, evicted: Sequence[str] = ()
     ) -> Grant:
         if (before := self._running.get(call)) is not None:
-            before.end(call)
+            before.end(call, now)
         self._running[call] = host
-        idle = not host.running and not host.was_cut
-        loads = host.start(call, place, came, now, evicted)
-        if not loads:
-            return Grant(call, place, idle=idle)
-        kept = [model for model in host.loaded if model != place.model]
-        return Grant(call, place, loads, evicted, idle, kept, host.load_seconds(place.model))
+        return host.start(call, place, came, now, evicted)
 
     def _dequeue(self, call: Hashable) -> None:
         """Take a call out of its queue. No host ever knows an empty queue."""
-        queue = self._waiting.get(call)
+        queue = self.waiting.get(call)
         if queue is None:
             return
         if len(queue) == 1 and call in queue:
@@ -195,7 +168,7 @@ class Hosts:
                 if (host := self.by_origin.get(place.host)) is not None:
                     host.queues.pop(queue, None)
         queue.remove(call)
-        del self._waiting[call]
+        del self.waiting[call]
 
 
 def _unbounded(host: Host, model: str) -> float:

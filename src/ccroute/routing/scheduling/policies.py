@@ -17,10 +17,10 @@ RECHECK: Final = 0.05
 """Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
 GAP_SHARE: Final = 0.5
 """A host waits for a model's next call if it usually comes within this share of what a call has cost."""
-PATIENCE: Final = 3.0
-"""How often the usual gap it waits at most. Of gaps at random, seven of eight are shorter."""
+MOST_GAPS: Final = 3.0
+"""The longest such wait, in usual gaps. If calls come at random, seven of eight gaps are shorter."""
 FIRST_GAP: Final = 0.05
-"""The same until gaps were measured: the share of a load."""
+"""The longest such wait until gaps were measured, in load times."""
 
 
 class Scheduler(Protocol):
@@ -162,4 +162,4 @@ def _is_soon_asked(host: Host, model: str, now: float) -> bool:
         return now - estimate.idle_since <= FIRST_GAP * load
     loaded = host.loaded[model]
     worth = GAP_SHARE * (load + loaded.idle) / max(loaded.calls, 1)
-    return gap <= worth and now - estimate.idle_since <= min(PATIENCE * gap, worth)
+    return gap <= worth and now - estimate.idle_since <= min(MOST_GAPS * gap, worth)

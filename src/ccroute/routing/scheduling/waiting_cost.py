@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple, TypeVar
 
 from ccroute.http.origin import Origin
+from ccroute.routing.scheduling.estimates import smoothed
 from ccroute.types import Price
 
 MOST_WRONG: Final = 0.5
@@ -117,12 +118,12 @@ class Waits:
         self._unchecked.pop(deployment, None)
         scale = max(predicted, seconds, break_even / 10 if break_even < _FOREVER else 1.0)
         error = abs(predicted - seconds) / scale if scale else 0.0
-        _put(self._errors, deployment, _mean(self._errors.get(deployment, 0.0), error))
+        _put(self._errors, deployment, smoothed(self._errors.get(deployment, 0.0), error, WEIGHT))
 
     def answered(self, agent: str | None, deployment: str, output: int, seconds: float) -> None:
         """An answer of so many tokens took so many seconds, without waits."""
-        _put(self._outputs, agent, _mean(self._outputs.get(agent), output))
-        _put(self._seconds, deployment, _mean(self._seconds.get(deployment), seconds))
+        _put(self._outputs, agent, smoothed(self._outputs.get(agent), output, WEIGHT))
+        _put(self._seconds, deployment, smoothed(self._seconds.get(deployment), seconds, WEIGHT))
 
     def looks(self, host: Origin, now: float) -> bool:
         """Whether a call that does not wait asks now what the host has loaded. Counts as if it did."""
@@ -157,10 +158,6 @@ class Waits:
         measured."""
         known, its = self._seconds.get(deployment), self._seconds.get(other)
         return 0.0 if known is None or its is None else max(its - known, 0.0)
-
-
-def _mean(before: float | None, value: float) -> float:
-    return value if before is None else before + WEIGHT * (value - before)
 
 
 def _put(known: dict[_K, _V], key: _K, value: _V) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from ccroute.errors import CcrouteError
 from ccroute.flow import CallContext
+from ccroute.flow.candidates import equal_candidates
 from ccroute.routing.scheduling import Place
 from ccroute.routing.scheduling.batches import BatchOrder, Places
 from ccroute.runtime.limiter.places import place_of
@@ -123,7 +124,7 @@ class BatchRequests:
         context = self._router._begin(prompt, None, options)
         return Planned(request.index, self._places_of(context.plan.candidates), context)
 
-    # Where a request is served. Candidates of one alias have equal right if their hosts have limits.
+    # Where a request is served.
 
     def _expected_places(self, agent: object, model: object) -> Places:
         """Where a request will probably be served; empty: unknown. Its plan is made only when it begins, by
@@ -146,16 +147,12 @@ class BatchRequests:
 
     def _places_of(self, candidates: Sequence[Candidate]) -> Places:
         """Where a call with these candidates is served first."""
-        first, hosts = candidates[0], self._hosts
-        if first.strategy == "ordered" or first.deployment.backend.origin not in hosts:
-            candidates = candidates[:1]
-        return frozenset(
-            self._place(each.deployment)
-            for each in candidates
-            if each.alias == first.alias and (each is first or each.deployment.backend.origin in hosts)
-        )
+        first, hosts = candidates[0], self._router._limiter
+        has_limit = first.deployment.backend.origin in hosts
+        others = equal_candidates(first, candidates, hosts) if has_limit else []
+        return frozenset(self._place(each.deployment) for each in (first, *others))
 
     def _place(self, deployment: Deployment) -> Place:
         origin = deployment.backend.origin
         host = self._hosts.get(origin)
-        return Place(origin, "") if host is None else place_of(deployment, host.limits)
+        return Place(origin, "") if host is None else place_of(deployment, host)

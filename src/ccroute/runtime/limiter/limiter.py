@@ -8,6 +8,7 @@ the middle of any other code.
 from __future__ import annotations
 
 import math
+import operator
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,11 +26,13 @@ from ccroute.types.locks import Inbox
 
 if TYPE_CHECKING:
     from ccroute.routing import Deployment
-    from ccroute.routing.scheduling import Grant
+    from ccroute.routing.scheduling import Grant, Place
     from ccroute.types import LoadedModel, ModelStats
 
 LOOK_EVERY: Final = 5.0
 """Seconds between two looks at what a server has loaded."""
+UNANSWERED: Final = 60.0
+"""The same where the server does not answer: a call that looks has no use of its slot meanwhile."""
 OVERDUE: Final = 10.0
 """Seconds after which another call does what the last one should have done: its loop may be busy."""
 
@@ -57,7 +60,7 @@ class Limiter(dict[Origin, HostLimits]):
         self._max_queue = 0
         self._named: set[Origin] = set()  # the hosts of the present configuration
         self._lookers: dict[Origin, Backend] = {}  # hosts that tell what they have loaded
-        self._inbox: Inbox[Callable[[Any], None], Any] = Inbox(_apply)
+        self._inbox: Inbox[Callable[..., None], *tuple[Any, ...]] = Inbox(operator.call)
         self._begin()
 
     def _begin(self) -> None:
@@ -84,9 +87,7 @@ class Limiter(dict[Origin, HostLimits]):
     def stats(self) -> dict[Origin, LimiterStats]:
         """How busy each host is. Never waits."""
         return {
-            origin: LimiterStats(
-                len(host.running), sum(map(len, host.queues.copy())), self.get(origin, host.limits).slots
-            )
+            origin: LimiterStats(len(host.running), sum(map(len, host.queues.copy())), host.limits.slots)
             for origin, host in self._hosts.by_origin.copy().items()
         }
 
@@ -122,34 +123,38 @@ class Limiter(dict[Origin, HostLimits]):
             for each in reversed(groups[origin] if found.loads_models else [])
             if each.loaded()
         }
-        self._inbox.append((self._configure, (max_queue, {*groups}, limits, lookers)))
+        self._inbox.append((self._configure, max_queue, {*groups}, limits, lookers))
         self._inbox.drain()
 
     def _configure(
-        self, given: tuple[int, set[Origin], dict[Origin, HostLimits], dict[Origin, Backend]]
+        self,
+        max_queue: int,
+        named: set[Origin],
+        limits: dict[Origin, HostLimits],
+        lookers: dict[Origin, Backend],
     ) -> None:
-        self._max_queue, named, limits, self._lookers = given
+        now, self._max_queue, self._lookers = self._now(), max_queue, lookers
         for origin, host in self._hosts.by_origin.items():
             is_idle = not host.running and not host.queues
             if origin not in named and (origin in self._named or not is_idle):
                 limits[origin] = host.limits
         for origin in [origin for origin in self if origin not in limits]:
-            self._let_go(origin)
+            self._let_go(origin, now)
             del self[origin]
         self.update(limits)
         self._hosts.configure(limits)
         self._named = named
         self._looks = {origin: self._looks.get(origin, 0.0) for origin in self._lookers}
-        self._grant(self._now())
+        self._grant(now)
 
-    def _let_go(self, origin: Origin) -> None:
+    def _let_go(self, origin: Origin, now: float) -> None:
         """Let every call run that waits for a host: it has no limit any more."""
         host = self._hosts.by_origin[origin]
         while host.queues:
             call = cast(Call, next(iter(host.queues)).first)
             call.granted = Granted([place.host for place in call.places].index(origin))
             call.waiter.wake()
-            self._leave(call)
+            self._leave(call, now)
 
     # -- Slots
 
@@ -167,14 +172,14 @@ class Limiter(dict[Origin, HostLimits]):
     def _enter(
         self, call: Call, options: Sequence[Deployment], priority: int, now: float
     ) -> Granted | Queued | Failure:
-        places = []
+        places, hosts = [], self._hosts
         for number, option in enumerate(options):
-            limits = self.get(option.backend.origin)
-            if limits is None:  # a reload has taken the limit off
+            host = hosts.by_origin.get(option.backend.origin)
+            if host is None:  # a reload has taken the limit off
                 call.granted = Granted(number)
                 return call.granted
-            places.append(place_of(option, limits))
-        call.places, hosts = places, self._hosts
+            places.append(place_of(option, host))
+        call.places = places
         if len(places) > 1:
             places = [*dict.fromkeys(places)]
         if (grant := hosts.enter(call, places, priority, now)) is not None:
@@ -186,21 +191,23 @@ class Limiter(dict[Origin, HostLimits]):
         for place in places:
             running = hosts.by_origin[place.host].running
             for dead in [each for each in running if _is_dead(cast(Call, each).waiter.owner)]:
-                hosts.leave(dead)
+                hosts.leave(dead, now)
         self._grant(now, entering=call)
         if call.granted is not None:
             return call.granted
         ahead = min(hosts.waiting_at(place.host) for place in places) - 1
-        stuck = bool(blocks) and all(self._is_held_by(blocks, place.host) for place in places)
+        stuck = bool(blocks) and all(self._is_held_by(blocks, place, now) for place in places)
         if stuck or ahead >= self._max_queue:
-            self._leave(call)
+            self._leave(call, now)
             return STUCK if stuck else FULL
         return Queued(ahead, hosts.left(call, now))
 
-    def _is_held_by(self, owners: Sequence[object], origin: Origin) -> bool:
-        """Whether all calls that run at a host belong to these owners, and there are any."""
-        running = self._hosts.by_origin[origin].running
-        return bool(running) and all(cast(Call, each).waiter.owner in owners for each in running)
+    def _is_held_by(self, owners: Sequence[object], place: Place, now: float) -> bool:
+        """Whether a slot for the place has to come from calls that run for these owners."""
+        host = self._hosts.by_origin[place.host]
+        if not host.running or (host.free_slots and host.evicted_by(place, now) is not None):
+            return False
+        return all(cast(Call, each).waiter.owner in owners for each in host.running)
 
     def release(self, call: Call) -> None:
         """Take back the call's slot or its place in the queue. Never waits; finalisers call it, too."""
@@ -208,12 +215,14 @@ class Limiter(dict[Origin, HostLimits]):
         self._inbox.drain()
 
     def _released(self, call: Call) -> None:
-        self._leave(call)
+        now = self._now()
+        self._leave(call, now)
         call.granted = None  # which refers to the call
-        self._grant(self._now())
+        if self._hosts.waiting:
+            self._grant(now)
 
-    def _leave(self, call: Call) -> None:
-        self._hosts.leave(call)
+    def _leave(self, call: Call, now: float) -> None:
+        self._hosts.leave(call, now)
         if self._blocked:
             self._unblock(call)
 
@@ -230,12 +239,12 @@ class Limiter(dict[Origin, HostLimits]):
             call.granted = Granted(call.places.index(grant.place), grant)
             self._unblock(call)
             if call is not entering and not call.waiter.wake():
-                self._leave(call)
+                self._leave(call, now)
         self._recheck = math.inf
-        if hosts:
+        if hosts.waiting:
             if any(host.free_slots and host.queues for host in hosts.by_origin.values()):
                 self._recheck = now + RECHECK
-            self._wake_last()
+            self._wake_last(now)
 
     # -- What a waiting call does meanwhile: look at what servers have loaded, and ask the scheduler again
 
@@ -266,7 +275,7 @@ class Limiter(dict[Origin, HostLimits]):
         patience = 0.0 if self._hosts.last is call else OVERDUE
         for origin, due in self._looks.items():
             if due + patience <= now and self._has_a_choice(origin):
-                self._looks[origin] = now + LOOK_EVERY
+                self._looks[origin] = now + UNANSWERED
                 return Look(self._lookers[origin])
         call.asleep_until = min(until, self._next_check() + patience)
         return call.asleep_until
@@ -281,7 +290,7 @@ class Limiter(dict[Origin, HostLimits]):
         queues = self._hosts.by_origin[origin].queues
         return len(queues) > 1 or any(len(queue.places) > 1 for queue in queues)
 
-    def _wake_last(self) -> None:
+    def _wake_last(self, now: float) -> None:
         """Wake the call that came last if it sleeps beyond the next check. It is the last to get a slot, so
         it has time for it."""
         check = self._next_check()
@@ -289,48 +298,44 @@ class Limiter(dict[Origin, HostLimits]):
             last.asleep_until = 0.0
             if last.waiter.wake():
                 return
-            self._leave(last)
+            self._leave(last, now)
 
     # -- What flows tell and ask
 
-    def predicted(self, options: Sequence[Deployment], priority: int) -> list[float]:
-        """Seconds until each of these would begin to answer a call that came now."""
+    def predicted(self, option: Deployment, priority: int) -> float:
+        """Seconds until it would begin to answer a call that came now."""
         try:
             with self._inbox.lock:
                 self._inbox.read()
-                return [self._predicted(option, priority) for option in options]
+                host = self._hosts.by_origin.get(option.backend.origin)
+                if host is None:
+                    return 0.0
+                return self._hosts.predicted(place_of(option, host), priority, self._now())
         finally:
             self._inbox.drain()
 
-    def _predicted(self, option: Deployment, priority: int) -> float:
-        limits = self.get(option.backend.origin)
-        if limits is None:
-            return 0.0
-        return self._hosts.predicted([place_of(option, limits)], priority, self._now())[0]
-
     def measured(self, grant: Grant, load: float | None, service: float) -> None:
-        """A call was answered, in so many seconds. Never waits."""
-        self._inbox.append((self._measured, (grant, load, service, self._now())))
-        self._inbox.drain()
+        """A call was answered, in so many seconds. Never waits: it counts when the call gives its slot
+        back."""
+        self._inbox.append((self._hosts.measured, grant, load, service, self._now()))
 
-    def _measured(self, given: tuple[Grant, float | None, float, float]) -> None:
-        self._hosts.measured(*given)
+    def answered(self, grant: Grant) -> None:
+        """A call was answered, or its answer begins: its model is loaded. Never waits."""
+        grant.answered = True
 
     def listed(self, backend: Backend, models: Sequence[LoadedModel]) -> None:
         """The backend's server has these models loaded. Never waits."""
         sizes = [
             (backend.runner(each.name), None if each.size is None else each.size / 1e9) for each in models
         ]
-        self._inbox.append((self._listed, (backend.origin, sizes, self._now())))
+        self._inbox.append((self._listed, backend.origin, sizes, self._now()))
         self._inbox.drain()
 
-    def _listed(self, given: tuple[Origin, list[tuple[str, float | None]], float]) -> None:
-        self._hosts.listed(*given)
+    def _listed(self, origin: Origin, models: list[tuple[str, float | None]], now: float) -> None:
+        self._hosts.listed(origin, models, now)
+        if origin in self._looks:
+            self._looks[origin] = now + LOOK_EVERY
         self._grant(self._now())
-
-
-def _apply(change: Callable[[Any], None], what: Any) -> None:
-    change(what)
 
 
 def _is_dead(owner: object) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ccroute.backends import Backend
-from ccroute.routing.scheduling import HostLimits, Place
+from ccroute.routing.scheduling import Host, HostLimits, Place
 
 if TYPE_CHECKING:
     from ccroute.routing import Deployment
@@ -21,8 +21,8 @@ def host_limits(backends: Sequence[Backend]) -> HostLimits | None:
     return HostLimits(min(slots), any(each.loads_models for each in backends), min(memory, default=None))
 
 
-def place_of(option: Deployment, limits: HostLimits) -> Place:
+def place_of(option: Deployment, host: Host) -> Place:
     """Where a deployment is served. At a host that loads no models on demand, all models are alike."""
-    if not limits.loads_models:
-        return Place(option.backend.origin, "")
+    if not host.limits.loads_models:
+        return host.place
     return Place(option.backend.origin, option.backend.runner(option.model), option.info.memory_gb)

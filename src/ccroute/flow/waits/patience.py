@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ccroute import observe
 from ccroute.backends import Backend
@@ -17,7 +17,7 @@ from ccroute.errors import BackendError, RequestError
 from ccroute.flow.attempt.attempt import Instead
 from ccroute.flow.attempt.carried import carried_request
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
-from ccroute.flow.attempt.spending import fits_now
+from ccroute.flow.waits.spending import fits_now
 from ccroute.routing import Candidate, Deployment
 from ccroute.routing.balance import TYPICAL_OUTPUT
 from ccroute.routing.scheduling.waiting_cost import WaitingCost, break_even, expected_usd, is_too_long, usd_of
@@ -30,6 +30,39 @@ AT_ONCE: Final = 0.05
 _OFTEN: Final = 0.5
 _RARELY: Final = 10.0
 """Seconds between two decisions of a call that waits, at least and at most."""
+
+
+class _Costs(NamedTuple):
+    """What it costs to wait, and to take another candidate instead.
+
+    price:      USD per hour of the call's own wait; 0: it has no price, or a price of the calls is unknown.
+    behind:     USD per hour of the waits of the calls behind it.
+    here:       USD that the call costs where it waits; `there`: at the other candidate.
+    slower:     seconds that an answer of the other candidate takes longer.
+    break_even: the seconds of waiting that cost as much as the other candidate.
+    """
+
+    price: float = 0.0
+    behind: float = 0.0
+    here: float = 0.0
+    there: float = 0.0
+    slower: float = 0.0
+    break_even: float = FOREVER
+
+    def explained(self, other: str, waited: float, left: float) -> str:
+        """The reason to take `other` after `waited` seconds, with about `left` seconds still to wait."""
+        if left < self.break_even:
+            what, seconds = f"a wait of {waited:.1f} s has cost", waited
+        else:
+            so_far = f"after {waited:.1f} s, " if waited else ""
+            what, seconds = f"{so_far}a wait of {_seconds(left)} would cost", left
+        costs = [_money(usd_of(seconds, self.price))]
+        if self.behind >= 0.01 * self.price:
+            costs.append(f"the calls behind it {_money(usd_of(seconds, self.behind))}")
+        if self.here:
+            costs.append(f"the call itself {_money(self.here)}")
+        longer = f" and {_seconds(self.slower)} more" if self.slower else ""
+        return f"{what} {' and '.join(costs)}, {other} about {_money(self.there)}{longer}"
 
 
 class Patience:
@@ -76,13 +109,13 @@ class Patience:
         if not left and not self._waited:
             return None
         for other in self._retry.others(self._options):
-            if self._serves_at_once(other.deployment):
+            if self._seconds_at(other.deployment) <= AT_ONCE:
                 worth = self._worth(other, left)
                 if worth is not None and _may_serve(self._attempt.at(other)):
                     return worth
         return None
 
-    def next_look(self) -> float:
+    def next_decision(self) -> float:
         """The instant at which the call decides again, if it still waits."""
         now, longest = self._attempt.state.clock.monotonic(), self._waiting.longest
         soon = now + min(max(self._break_even / 8, _OFTEN), _RARELY)
@@ -100,7 +133,7 @@ class Patience:
         event = observe.WaitSkipped(attempt.call_id, attempt.plan.agent, name, other, instead.reason)
         attempt.state.emit(event)
 
-    def came(self, started: float, load: float) -> None:
+    def answered(self, started: float, load: float) -> None:
         """The call was sent at this instant, and its answer came after a load of so many seconds."""
         waited = max(started - self._since, 0.0) + load
         self._attempt.state.waits.waited(self._identity, self.predicted, waited, self._break_even)
@@ -114,46 +147,38 @@ class Patience:
         seconds = self._attempt.state.clock.monotonic() - self._since
         return seconds if seconds > AT_ONCE else 0.0
 
-    def _serves_at_once(self, other: Deployment) -> bool:
-        has_limit = other.backend.origin in self._attempt.state.hosts
-        return not has_limit or self._predicted([other])[0] <= AT_ONCE
-
     def _least(self) -> float:
-        return min(self._predicted([option.deployment for option in self._options]))
+        return min(self._seconds_at(option.deployment) for option in self._options)
 
-    def _predicted(self, deployments: Sequence[Deployment]) -> list[float]:
-        return self._attempt.state.hosts.predicted(deployments, self._attempt.plan.request.priority)
+    def _seconds_at(self, deployment: Deployment) -> float:
+        """Seconds until it would begin to answer a call that came now."""
+        return self._attempt.state.hosts.predicted(deployment, self._attempt.plan.request.priority)
 
     def _worth(self, other: Candidate, left: float) -> Instead | None:
         """Whether the call takes `other` now, if that may serve it."""
-        attempt, waiting, waited = self._attempt, self._waiting, self._waited
-        waits, here, name = attempt.state.waits, attempt.deployment, other.deployment.name
-        usd, usd_here, even, slower = self._usd(other.deployment), self._usd(here), FOREVER, 0.0
-        price, whole, behind = self._usd_per_hour, waited + left, 0.0
-        if price and usd is not None and usd_here is not None:
-            slots, now = here.backend.max_concurrency or 1, attempt.state.clock.monotonic()
-            behind = waits.behind(here.backend.origin, slots, now)
-            slower = waits.slower(here.identity, other.deployment.identity)
-            even = break_even(price + behind, usd - usd_here, slower)
-        if (longest := waiting.longest) is not None and (whole > longest or waited >= longest):
-            what = f"a wait of {_seconds(whole)} is more than max_wait_free={longest:g} s, so {name}"
-            return Instead(other, f"{here.name}: {what}", even)
-        if not is_too_long(waited, left, even, trusted=waits.trusts(here.identity)):
-            self._break_even = min(self._break_even, even)
+        here, waited, longest = self._attempt.deployment, self._waited, self._waiting.longest
+        costs, trusted = self._costs(other.deployment), self._attempt.state.waits.trusts(here.identity)
+        if longest is not None and (waited + left > longest or waited >= longest):
+            wait = f"a wait of {_seconds(waited + left)} is more than max_wait_free={longest:g} s"
+            why = f"{wait}, so {other.deployment.name}"
+        elif is_too_long(waited, left, costs.break_even, trusted=trusted):
+            why = costs.explained(other.deployment.name, waited, left)
+        else:
+            self._break_even = min(self._break_even, costs.break_even)
             return None
-        seconds = waited if left < even else left
-        costs = [_money(usd_of(seconds, price))]
-        if behind >= 0.01 * price:
-            costs.append(f"the calls behind it {_money(usd_of(seconds, behind))}")
-        if usd_here:
-            costs.append(f"the call itself {_money(usd_here)}")
-        so_far = f"after {waited:.1f} s, " if waited else ""
-        what = f"{so_far}a wait of {_seconds(left)} would cost"
-        if left < even:
-            what = f"a wait of {waited:.1f} s has cost"
-        longer = f" and {_seconds(slower)} more" if slower else ""
-        told = f"{what} {' and '.join(costs)}, {name} about {_money(usd or 0.0)}{longer}"
-        return Instead(other, f"{here.name}: {told}", even)
+        return Instead(other, f"{here.name}: {why}", costs.break_even)
+
+    def _costs(self, other: Deployment) -> _Costs:
+        """What it costs to wait, and to take `other` instead."""
+        state, here, price = self._attempt.state, self._attempt.deployment, self._usd_per_hour
+        usd, usd_here = self._usd(other), self._usd(here)
+        if not price or usd is None or usd_here is None:
+            return _Costs()
+        slots, now = here.backend.max_concurrency or 1, state.clock.monotonic()
+        behind = state.waits.behind(here.backend.origin, slots, now)
+        slower = state.waits.slower(here.identity, other.identity)
+        even = break_even(price + behind, usd - usd_here, slower)
+        return _Costs(price, behind, usd_here, usd, slower, even)
 
     def _usd(self, deployment: Deployment) -> float | None:
         """What the call would cost there, about; None if the price is unknown. The answer is assumed to be as

@@ -267,7 +267,7 @@ class Crowd:
     def comes(self, call: int, now: float) -> None:
         self.came[call] = now
         self.waits.came(self.origin, "mini", 1.0, now)
-        left = self.hosts.predicted([self.place], 0, now)[0]
+        left = self.hosts.predicted(self.place, 0, now)
         if self.oracle:
             left = self.known(self.waiting, now)
         if self.pays(0.0, left, now):
@@ -291,7 +291,7 @@ class Crowd:
             left = self.known(self.waiting[: self.waiting.index(call)], now)
         if not self.oracle and self.pays(waited, left, now):
             self.waiting.remove(call)
-            self.hosts.leave(call)
+            self.hosts.leave(call, now)
             self.spent += waited + self.even
             if waited > self.predicted[call]:
                 self.waits.waited("mini", self.predicted[call], waited, self.even)
@@ -303,7 +303,7 @@ class Crowd:
         self.grant.remove(grant)
         self.hosts.measured(grant, None, self.service[call], now)
         self.waits.answered(None, "mini", 100, self.service[call])
-        self.hosts.leave(call)
+        self.hosts.leave(call, now)
         del self.running[call]
         self.grants(now)
 

@@ -13,9 +13,9 @@ from ccroute.accounting.tokens import estimate
 from ccroute.flow.attempt.charge import dearest
 from ccroute.flow.attempt.context import MIN_ATTEMPT, AttemptContext
 from ccroute.flow.attempt.fault import Fault
-from ccroute.flow.attempt.over_budget import lack, refused
 from ccroute.flow.effects import Flow, sleep_until_woken
 from ccroute.flow.state import RouterState
+from ccroute.flow.waits.over_budget import lack, refused
 from ccroute.routing import Plan
 from ccroute.routing.budgets.budgets import Budgets
 from ccroute.routing.budgets.reservation import Reservation
