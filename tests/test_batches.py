@@ -202,6 +202,12 @@ def test_no_call_at_a_time_is_refused() -> None:
         Router([OpenAIBackend(base_url="http://127.0.0.1:9")]).complete_many([], concurrency=0)
 
 
+@pytest.mark.parametrize("wrong", [{"concurrency": "3"}, {"concurrency": True}, {"on_progress": 3}])
+def test_a_wrong_keyword_of_the_batch_is_named(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(wrong))} must be"):
+        Router([OpenAIBackend(base_url="http://127.0.0.1:9")]).complete_many([], **wrong)
+
+
 def test_a_closed_router_begins_no_batch(caller: Caller) -> None:
     router = Router([OpenAIBackend(base_url="http://127.0.0.1:9")])
     router.close()
