@@ -18,7 +18,6 @@ from ccroute.flow.attempt.carried import carried_request
 from ccroute.flow.attempt.context import FOREVER, MIN_ATTEMPT, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Enter, Flow, Granted, Look, Queued, enter, wait
-from ccroute.flow.listings import ask
 from ccroute.http.message import Failure
 
 if TYPE_CHECKING:
@@ -126,6 +125,8 @@ def _slot_comes(attempt: AttemptContext, patience: Patience | None) -> Flow[Gran
 
 def _look(attempt: AttemptContext, backend: Backend) -> Flow[None]:
     """Ask what a server has loaded, and of models that are new to it, which of them share a runner."""
+    from ccroute.flow.listings import ask  # most calls need nothing of it
+
     connect, until = attempt.timeout.connect, _until(attempt)
     if (request := backend.loaded()) is None:
         return
@@ -146,6 +147,8 @@ def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
     A server that keeps one model loaded frees it by itself. One that keeps several does not know which of
     them will be asked for next.
     """
+    from ccroute.flow.listings import ask  # most calls need nothing of it
+
     deployment, backend = attempt.deployment, attempt.deployment.backend
     emit, agent = attempt.state.emit, attempt.plan.agent
     emit(observe.Loading(attempt.call_id, agent, deployment.name, grant.seconds))
