@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from tests.conftest import Caller
 from tests.runtime.test_slots import PROMPTLY, Host, in_thread, pool
+from tests.support.ollama import FakeOllama
 from tests.support.openai_like import chat
 from tests.support.scripted import ScriptedServer, answer
 
-from ccroute import Agent, AliasTable, Model, Price, Router
+from ccroute import Agent, AliasTable, Model, OllamaBackend, OpenAIBackend, Price, Router
 from ccroute.errors import ConfigError, InvalidRequestError
 from ccroute.observe import WaitSkipped
 
@@ -29,8 +30,6 @@ class Scene:
     """A free host that serves one call at a time, and a paid one that serves any number."""
 
     def __init__(self, free: Host, paid: ScriptedServer, **options: Any) -> None:
-        from ccroute import OpenAIBackend
-
         other = OpenAIBackend("paid", base_url=paid.url, api_key="example-key", models={"m": PAID})
         aliases = AliasTable({"any": ["free/m", "paid/m"]}, strategy="ordered")
         self.free, self.paid = free, paid
@@ -119,6 +118,22 @@ def test_a_stream_pays_too(caller: Caller, pool: ThreadPoolExecutor) -> None:
         running.result(PROMPTLY)
         heard = caller.stream(made.router, "hi", model="any", max_wait_free=0)
         assert (heard.text, heard.stream.route.deployment) == ("so far", "free/m")  # type: ignore[union-attr]
+
+
+def test_before_a_call_pays_it_asks_whether_its_model_is_loaded(caller: Caller) -> None:
+    with FakeOllama(["m"]) as server, ScriptedServer([[*answer(json=chat("paid"))]], repeat=True) as paid:
+        free = OllamaBackend("free", server.url)
+        other = OpenAIBackend("paid", base_url=paid.url, api_key="example-key")
+        aliases = AliasTable({"any": ["free/m", "paid/m"]}, strategy="ordered")
+        with Router([free, other], aliases) as router:
+            for _ in range(3):
+                cold = caller.complete(router, "hi", model="any", max_wait_free=1)
+                assert cold.route.deployment == "paid/m", "a load takes 5 s, as long as it is not measured"
+            assert [each.target for each in server.requests].count("/api/ps") == 1
+        server.loaded["m:latest"] = 4096  # by another program, or before this one began
+        with Router([free, other], aliases) as router:
+            warm = caller.complete(router, "hi", model="any", max_wait_free=1)
+            assert warm.route.deployment == "free/m"
 
 
 @pytest.mark.parametrize("wrong", [-1, "much", float("nan"), 10**10])

@@ -175,7 +175,7 @@ def test_what_a_server_lists_decides_who_is_next() -> None:
     clock.now += 1
     held.slot.settle()
     assert isinstance(limiter_got(one), Granted), "its model is loaded"
-    limiter.listed(ollama(), [LoadedModel(name="two:latest", size=10**9)])
+    limiter.listed(ollama(), [LoadedModel(name=f"{name}:latest", size=10**9) for name in ("one", "two")])
     again = Sleeper(clock).asks(limiter, at("one"))
     one.slot.settle()
     assert isinstance(limiter_got(two), Granted)

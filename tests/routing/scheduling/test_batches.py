@@ -108,7 +108,14 @@ def test_of_two_hosts_that_serve_the_same_models_each_keeps_one() -> None:
     requests = [both[0]] * 9 + [both[1]] * 4 + [both[2]]
     order = make_order(ONE, TWO)
     add(order, requests)
-    assert [min(requests[number]).model for number in begin_all(order, requests)] == list("aabb")
+    assert [min(requests[number]).model for number in begin_all(order, requests)] == list("abab")
+
+
+def test_of_two_hosts_none_begins_with_the_other_ones_model() -> None:
+    requests = [at(ONE, TWO, model=model) for model in "aabbbcc"]
+    order = make_order(ONE, TWO)
+    add(order, requests)
+    assert [min(requests[number]).model for number in begin_all(order, requests)][:2] == ["b", "a"]
 
 
 def test_a_host_takes_the_other_hosts_model_when_its_own_is_done() -> None:
@@ -116,7 +123,7 @@ def test_a_host_takes_the_other_hosts_model_when_its_own_is_done() -> None:
     requests = [both[0]] * 9 + [both[1]] * 2
     order = make_order(ONE, TWO)
     add(order, requests)
-    assert begin_all(order, requests) == [0, 1, 9, 10]
+    assert begin_all(order, requests) == [0, 9, 1, 10]
     order.end(both[1], ONE)
     assert begin_all(order, requests) == [2]
 

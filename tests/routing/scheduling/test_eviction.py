@@ -121,6 +121,22 @@ def test_what_the_server_lists_is_believed() -> None:
     assert list(bed[ONE].loaded) == []
 
 
+def test_a_list_from_before_a_load_does_not_make_a_host_larger() -> None:
+    bed = Bed()
+    for call, model in {"b1": "b", "a1": "a", "b2": "b", "a2": "a"}.items():
+        bed.enter(call, model)
+    bed.hosts.listed(ONE, [("a", 4.0)], bed.now)  # asked when b had only begun to load
+    assert list(bed[ONE].loaded) == ["b"]
+    assert bed.order(["b1"]) == ["b2", "a1", "a2"]
+
+
+def test_a_list_from_before_a_load_shows_what_fits_beside_it() -> None:
+    bed = Bed(limits={"one": ROOM})
+    bed.enter("b", B)
+    bed.hosts.listed(ONE, [("a", 4.0)], bed.now)
+    assert list(bed[ONE].loaded) == ["b", "a"]
+
+
 def test_a_model_whose_load_failed_is_not_believed_to_be_loaded() -> None:
     bed = Bed(limits={"one": HostLimits(2, loads_models=True)})
     bed.enter("one", "a")

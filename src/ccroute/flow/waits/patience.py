@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ccroute import observe
+from ccroute.backends import Backend
 from ccroute.display import rounded_usd
 from ccroute.errors import BackendError, RequestError
 from ccroute.flow.attempt.carried import carried_request
@@ -77,12 +78,29 @@ class Patience:
         self._since = attempt.state.clock.monotonic()
         self._usd_per_hour = float(waiting.usd_per_hour)
         self._break_even = FOREVER  # the least one of all candidates
-        self.predicted = min(self._seconds_at(option.deployment) for option in options)
+        self.predicted = self._least()
 
     def begins(self) -> None:
         """The call begins to wait, or takes another candidate at once."""
         backend, now = self._attempt.deployment.backend, self._since
         self._attempt.state.waits.came(backend.origin, self._identity, self._usd_per_hour, now)
+
+    def unseen(self) -> list[Backend]:
+        """The backends of whose hosts nobody has asked for a while what they have loaded. Only calls that
+        wait ask that, so if all of them paid, it would never be noticed that the model is loaded."""
+        backends = {option.deployment.backend.origin: option.deployment.backend for option in self._options}
+        waits, now = self._attempt.state.waits, self._since
+        return [
+            backend
+            for origin, backend in backends.items()
+            if backend.loads_models and waits.looks(origin, now)
+        ]
+
+    def predicts_again(self) -> Instead | None:
+        """The candidate that the call takes, after it was asked what its hosts have loaded."""
+        self._since = self._attempt.state.clock.monotonic()
+        self.predicted = self._least()
+        return self.instead(self.predicted)
 
     def instead(self, left: float) -> Instead | None:
         """The candidate that the call takes now, with about `left` seconds to wait: the first one of the plan
@@ -128,6 +146,9 @@ class Patience:
     def _waited(self) -> float:
         seconds = self._attempt.state.clock.monotonic() - self._since
         return seconds if seconds > AT_ONCE else 0.0
+
+    def _least(self) -> float:
+        return min(self._seconds_at(option.deployment) for option in self._options)
 
     def _seconds_at(self, deployment: Deployment) -> float:
         """Seconds until it would begin to answer a call that came now."""

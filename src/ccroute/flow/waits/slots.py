@@ -65,7 +65,11 @@ def take_slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved 
 
         attempt.patience = patience = Patience(attempt, options, retry, waiting)
         patience.begins()
-        if instead := patience.instead(patience.predicted):
+        if (instead := patience.instead(patience.predicted)) and (unseen := patience.unseen()):
+            for backend in unseen:
+                yield from _look(attempt, backend)
+            instead = patience.predicts_again()
+        if instead:
             patience.took(instead)
             return instead
     deployments = [*map(_deployment_of, options)]
@@ -115,15 +119,21 @@ def _slot_comes(attempt: AttemptContext, patience: Patience | None) -> Flow[Gran
             continue
         if not isinstance(found, Look):
             return found
-        try:
-            yield from _look(attempt, found.backend)
-        except Exception as error:  # of a user's own codec, too
-            if not has_failed:
-                _log.debug("%s did not list its loaded models: %s", found.backend.name, type(error).__name__)
-            has_failed = True
+        has_failed = not (yield from _look(attempt, found.backend, quiet=has_failed)) or has_failed
 
 
-def _look(attempt: AttemptContext, backend: Backend) -> Flow[None]:
+def _look(attempt: AttemptContext, backend: Backend, *, quiet: bool = False) -> Flow[bool]:
+    """Ask what a server has loaded, and tell the schedule. Whether it answered; if not, it is logged."""
+    try:
+        yield from _ask_loaded(attempt, backend)
+    except Exception as error:  # of a user's own codec, too
+        if not quiet:
+            _log.debug("%s did not list its loaded models: %s", backend.name, type(error).__name__)
+        return False
+    return True
+
+
+def _ask_loaded(attempt: AttemptContext, backend: Backend) -> Flow[None]:
     """Ask what a server has loaded, and of models that are new to it, which of them share a runner."""
     from ccroute.flow.listings import ask  # most calls need nothing of it
 

@@ -56,7 +56,8 @@ class BatchOrder(Generic[T]):
 
         By priority. Of requests for the same hosts, those whose model is loaded come first, then those whose
         model is asked for already, then the model with the most requests. Where several hosts serve the same
-        models, each is to keep one: so a model with one host's share of calls comes after the others.
+        models, each is to keep one: so each begins with another model, and a model with one host's share of
+        calls comes after the others.
         """
         ready = [(self._rank(places), places) for places in self._waiting if self.has_room(places)]
         if not ready:
@@ -104,9 +105,16 @@ class BatchOrder(Generic[T]):
         asked = sum(self._running.get(places, _NOWHERE).values())
         if asked * len(hosts) >= sum(map(self._most, hosts)) > 0:
             return priority, 3, number
+        slots = sum(host.limits.slots for host in map(self._hosts.get, hosts) if host is not None)
+        if asked * len(hosts) >= slots > 0 and len(hosts) > self._models_at(hosts):
+            return priority, 2, 0, number  # behind the models that nobody has asked for
         if any(self._is_loaded(place) for place in places):
             return priority, 0, number
         return (priority, 1, number) if asked else (priority, 2, -len(heap), number)
+
+    def _models_at(self, hosts: set[Origin]) -> int:
+        """The number of models that these hosts are asked for."""
+        return sum(any(place.host in hosts for place in places) for places in self._running)
 
     def _is_loaded(self, place: Place) -> bool:
         host = self._hosts.get(place.host)

@@ -313,19 +313,20 @@ class Host:
 
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:
         """The server lists these models as loaded, each with its memory in GB. Models of running calls stay:
-        they may still be loading."""
+        they may still be loading. What does not fit beside them was listed before it had to go."""
         found = {model: size for model, size in islice(models, _MOST_KNOWN) if model}
         in_use = self._in_use()
         gone = [model for model in self.loaded if model not in found and model not in in_use]
         for model in gone:
             self._drop(model, now)
-        for model, size in found.items():
-            if (before := self.loaded.get(model)) is None:
-                self.loaded[model] = Loaded(now, size, is_sure=True)
-            else:
-                before.memory_gb, before.is_sure = size, True
         # Larger models may not fit as others did: what had to go shows it.
         self._most_listed = max(1 if gone else self._most_listed, len(found))
+        is_old = not in_use <= found.keys()
+        for model, size in found.items():
+            if (before := self.loaded.get(model)) is not None:
+                before.memory_gb, before.is_sure = size, True
+            elif not is_old or self.has_room(Place(self.origin, model, size)):
+                self.loaded[model] = Loaded(now, size, is_sure=True)
 
     def _in_use(self) -> set[str]:
         return {running.place.model for running in self.running.values()}

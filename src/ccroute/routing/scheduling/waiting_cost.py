@@ -30,6 +30,8 @@ HALF_LIFE: Final = 300.0
 """Seconds after which a call counts half for the work that comes to a host."""
 BEHIND: Final = 2.0
 """How much of that work is behind a call that waits: see `Waits.behind`."""
+LOOK_EVERY: Final = 5.0
+"""Seconds after which a call that does not wait asks again what its host has loaded."""
 WEIGHT: Final = 0.2
 """The weight of a new measurement."""
 _MOST_KNOWN: Final = 10_000
@@ -97,6 +99,7 @@ class Waits:
         self._unchecked: dict[str, int] = {}
         self._outputs: dict[str | None, float] = {}  # by agent
         self._seconds: dict[str, float] = {}  # by deployment
+        self._looked: dict[Origin, float] = {}
         self._work: dict[Origin, tuple[float, float]] = {}  # seconds × USD per hour, decayed, and since when
 
     def trusts(self, deployment: str) -> bool:
@@ -121,6 +124,13 @@ class Waits:
         """An answer of so many tokens took so many seconds, without waits."""
         _put(self._outputs, agent, smoothed(self._outputs.get(agent), output, WEIGHT))
         _put(self._seconds, deployment, smoothed(self._seconds.get(deployment), seconds, WEIGHT))
+
+    def looks(self, host: Origin, now: float) -> bool:
+        """Whether a call that does not wait asks now what the host has loaded. Counts as if it did."""
+        if now < self._looked.get(host, -_FOREVER) + LOOK_EVERY:
+            return False
+        _put(self._looked, host, now)
+        return True
 
     def came(self, host: Origin, deployment: str, usd_per_hour: float, now: float) -> None:
         """A call came to a host, with this price of waiting. It takes as long as others of the deployment."""
