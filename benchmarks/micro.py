@@ -32,17 +32,22 @@ from ccroute import (
     Router,
     Usage,
 )
-from ccroute.accounting import LedgerRow, MemoryLedger
+from ccroute.accounting import LedgerRow, MemoryLedger, PriceBook
 from ccroute.accounting.prices import cost
+from ccroute.flow.effects import Granted
 from ccroute.routing import AgentTable, AliasTable, Tables, make_plan
 from ccroute.routing.acquired import UNDECIDED
 from ccroute.routing.scheduling import Host, HostLimits, Hosts, LoadedFirst, Place
+from ccroute.routing.tables.deployments import make_deployment
+from ccroute.runtime.limiter import Limiter, Slot
+from ccroute.runtime.waits import ThreadWaiter
 from ccroute.types import Request
 from contenders import KEY, MESSAGES, MODEL
 
 # The goals, in µs. The last one is for a failure beside a prompt of 2 MB.
 PER_CALL, PER_BUDGET, PER_CHUNK, PER_FAILURE, PER_LONG_FAILURE = 60.0, 8.0, 2.5, 300.0, 5000.0
 PER_CHOICE = 20.0
+PER_SLOT = {"openai": 5.0, "ollama": 6.5}
 REPEATS, QUICK = 7, 3
 SECONDS = 0.05
 """How long a run takes, about."""
@@ -190,6 +195,24 @@ def choosing() -> list[Row]:
     ]
 
 
+def slot(wire: str) -> Row:
+    """A call's slot at a host with a limit, where nobody waits: taken, measured, and given back."""
+    backend = type(BACKENDS[wire])("bench", base_url="http://127.0.0.1", api_key=KEY, max_concurrency=4)
+    options = [make_deployment(f"bench/{MODEL}", backend, MODEL, PriceBook())]
+    limiter, waiter = Limiter(), ThreadWaiter()
+    limiter.configure([backend], 1000)
+
+    def served() -> None:
+        taken = Slot(limiter, waiter)
+        granted = taken.enter(options, 0)
+        assert isinstance(granted, Granted)
+        assert granted.grant is not None
+        limiter.measured(granted.grant, None, 1.0)
+        taken.settle()
+
+    return Row(f"{wire}: a slot at a host with one model", served, goal=PER_SLOT[wire])
+
+
 def codec(wire: str) -> list[Row]:
     backend, events = BACKENDS[wire], STREAMS[wire]
     whole = server.compact(WHOLES[wire])
@@ -275,6 +298,7 @@ def main() -> None:
     rows = [
         *(resolving(), planning(), pricing(), budgeting(), recording()),
         *choosing(),
+        *map(slot, PER_SLOT),
         *(row for wire in BACKENDS for row in codec(wire)),
         *whole_calls(),
         *failures(),

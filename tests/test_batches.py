@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import json
@@ -9,7 +10,7 @@ import os
 import signal
 import threading
 import tracemalloc
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -199,6 +200,12 @@ def test_a_request_without_a_length_is_refused_when_it_is_read(caller: Caller) -
 def test_no_call_at_a_time_is_refused() -> None:
     with pytest.raises(ValueError, match="concurrency must be at least 1"):
         Router([OpenAIBackend(base_url="http://127.0.0.1:9")]).complete_many([], concurrency=0)
+
+
+@pytest.mark.parametrize("wrong", [{"concurrency": "3"}, {"concurrency": True}, {"on_progress": 3}])
+def test_a_wrong_keyword_of_the_batch_is_named(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(wrong))} must be"):
+        Router([OpenAIBackend(base_url="http://127.0.0.1:9")]).complete_many([], **wrong)
 
 
 def test_a_closed_router_begins_no_batch(caller: Caller) -> None:
@@ -505,6 +512,18 @@ def test_a_cancelled_reader_ends_the_calls(caller: Caller) -> None:
         router = Router([backend(server)])
         caller.run(scenario)
         assert len(server.requests) == 3
+
+
+def test_a_batch_whose_loop_has_ended_says_so_in_another_loop() -> None:
+    with ScriptedServer(one_then_silence()) as server:
+        batch = Router([backend(server)]).acomplete_many(["first", *["silence"] * 3], model="main/m")
+        asyncio.run(anext_of(batch))
+        with pytest.raises(RuntimeError, match="event loop"):
+            asyncio.run(anext_of(batch))
+
+
+async def anext_of(batch: AsyncIterator[Any]) -> Any:
+    return await anext(batch)
 
 
 def test_an_interrupt_ends_the_calls() -> None:

@@ -296,7 +296,7 @@ def test_a_broken_scheduler_leaves_the_order_of_arrival(does: str, caplog: pytes
             assert isinstance(call.got if not call.waits else limiter_got(call), Granted)
             call.slot.settle()
     assert len(caplog.records) == 1
-    said = "raised KeyError" if does == "raises" else "chose what does not wait"
+    said = "raised KeyError in " if does == "raises" else "returned neither None nor one of the choices"
     assert f"scheduler Broken {said}" in caplog.text
 
 

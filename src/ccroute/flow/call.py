@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from ccroute.errors import CcrouteError, DeadlineExceededError, QueueTimeoutError
 from ccroute.failures import TOO_LONG, UNSUPPORTED
-from ccroute.flow.attempt.attempt import Instead, Moved, run_attempt
+from ccroute.flow.attempt.attempt import run_attempt
 from ccroute.flow.attempt.context import MIN_ATTEMPT
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.reports import turned_away_error
 from ccroute.flow.call_context import CallContext
 from ccroute.flow.effects import Flow, emit, leave
 from ccroute.flow.retry import RetryState
+from ccroute.flow.waits.slots import Instead, Moved
 from ccroute.flow.waits.turns import turn_comes
 from ccroute.routing.acquired import Unavailable
 from ccroute.types import Chunk, Completion, FailureClass

@@ -16,12 +16,13 @@ from ccroute.flow.effects import Stopped
 from ccroute.flow.record import CallRecord
 from ccroute.flow.retry import NextAttempt
 from ccroute.flow.state import RouterState
+from ccroute.flow.waits.slots import learn
 from ccroute.routing import Plan
 from ccroute.routing.acquired import Unavailable
 from ccroute.types import Completion, FailureClass, Outcome, Route
 
 if TYPE_CHECKING:
-    from ccroute.flow.attempt.attempt import Instead
+    from ccroute.flow.waits.slots import Instead
     from ccroute.routing.rate_limits import Turn
     from ccroute.routing.scheduling import Grant
 
@@ -176,8 +177,6 @@ class CallContext:
             load = (answer.raw or {}).get(field)
             attempt.load = load / 1e9 if type(load) is int and 0 <= load <= MOST_LOAD else None
         if attempt.grant is not None or self.plan.waiting is not None:
-            from ccroute.flow.waits.slots import learn
-
             learn(attempt, usage.output)
         if answer.choices[0].finish_reason == "content_filter":
             attempt.is_free = not attempt.deployment.backend.charges(answer)

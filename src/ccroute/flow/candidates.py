@@ -60,7 +60,7 @@ class Candidates:
     def equals(self, chosen: Candidate) -> list[Candidate]:
         """The other candidates that may be tried now with equal right. Whichever host has a slot first may
         serve the call."""
-        if chosen.deployment.name in self._asked():
+        if len(self._plan.candidates) == 1 or chosen.deployment.name in self._asked():
             return []
         alike = equal_candidates(chosen, self._plan.candidates, self._state.hosts)
         return [each for each in alike if self._may_replace(each, chosen)]

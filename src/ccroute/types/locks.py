@@ -20,7 +20,7 @@ def lock_tries(lock: Lock) -> Callable[[], Iterator[bool]]:
     come between `acquire` and `try`, and the lock would stay taken. Python raises no interrupt between a
     step of `for` and its body, and the iterator takes the lock inside that step.
     """
-    return partial(iter, partial(lock.acquire, blocking=False), False)
+    return partial(iter, partial(lock.acquire, False), False)
 
 
 def lock_turn(lock: Lock) -> Callable[[], Iterator[bool]]:

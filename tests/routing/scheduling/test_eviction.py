@@ -6,6 +6,8 @@ from tests.routing.scheduling.support import ONE, Bed
 
 from ccroute import OllamaBackend
 from ccroute.routing.scheduling import Host, HostLimits, LoadedFirst, Place
+from ccroute.routing.scheduling.stats import model_stats
+from ccroute.types import ModelStats
 
 A, B, C, D = (Place(ONE, model, size) for model, size in zip("abcd", (4.0, 4.0, 4.0, 9.0), strict=True))
 UNKNOWN = Place(ONE, "e")
@@ -173,3 +175,14 @@ def test_a_list_of_nonsense_does_not_grow_what_a_host_knows() -> None:
     bed.hosts.listed(ONE, [("a", None)], bed.now)
     assert list(bed[ONE].loaded) == ["a"]
     assert not bed[ONE].has_room(Place(ONE, "c"))
+
+
+def test_the_stats_of_a_host_show_measured_loads_of_models_that_had_to_go() -> None:
+    bed = Bed()
+    bed.enter("first", "a")
+    bed[ONE].measured("a", 2.4, 1.0, bed.now)
+    bed.hosts.leave("first", bed.now)
+    bed.hosts.listed(ONE, [("b", 4.0)], bed.now)
+    bed.now += 3.0
+    shown = model_stats(bed[ONE], bed.now)
+    assert shown == {"b": ModelStats(loaded_for=3.0), "a": ModelStats(usual_load=2.4)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.routing.scheduling.support import ONE, SWAPS, Bed
 
@@ -261,3 +263,9 @@ def test_a_batch_counts_the_calls_that_came_before_the_load_was_over() -> None:
     bed.order(["a0"])
     assert bed[ONE].estimate("a", bed.now).batch == 2
     assert SWAPS.memory_gb is None
+
+
+@pytest.mark.parametrize("wrong", ["60", True, -1, float("nan")])
+def test_a_wrong_bound_is_refused_at_once(wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="max_wait must be"):
+        LoadedFirst(max_wait=wrong)

@@ -5,7 +5,7 @@ Gives an answer, a fault, or why the deployment may not be asked; never raises a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ccroute.errors import (
     BackendError,
@@ -23,34 +23,15 @@ from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.attempt.redact import cleaned
 from ccroute.flow.attempt.reports import health_report
 from ccroute.flow.effects import Flow, sleep
+from ccroute.flow.waits.slots import Instead, Moved, make_room, take_slot
 from ccroute.flow.waits.turns import turn_comes
 from ccroute.routing.acquired import ANSWERED, UNDECIDED, AttemptOutcome, Unavailable
 from ccroute.types import Completion
 
 if TYPE_CHECKING:
     from ccroute.flow.retry import RetryState
-    from ccroute.routing import Candidate
     from ccroute.routing.budgets.reservation import Reservation
     from ccroute.routing.rate_limits import Turn
-    from ccroute.routing.scheduling import Grant
-
-
-class Moved(NamedTuple):
-    """The host of another candidate had a slot first, and the call has it."""
-
-    candidate: Candidate
-    grant: Grant | None
-
-
-class Instead(NamedTuple):
-    """A call takes this candidate instead of waiting for a slot.
-
-    break_even: the seconds of waiting that cost as much.
-    """
-
-    candidate: Candidate
-    reason: str
-    break_even: float = FOREVER
 
 
 def run_attempt(
@@ -84,8 +65,6 @@ def run_attempt(
             return Fault(completed(error.with_traceback(None), attempt), UNSUPPORTED)
         attempt.held.append(state.load.begin(deployment))
         if deployment.backend.origin in state.hosts and not attempt.has_slot:
-            from ccroute.flow.waits.slots import take_slot  # only with a limit
-
             if no_slot := (yield from take_slot(attempt, retry)):
                 return no_slot
             if turn is not None and (no_turn := (yield from _turn(attempt, turn))):
@@ -97,8 +76,6 @@ def run_attempt(
         attempt.admission = admission
         attempt.held.append(admission)
         if attempt.grant is not None and attempt.grant.loads:
-            from ccroute.flow.waits.slots import make_room
-
             yield from make_room(attempt, attempt.grant)
         try:
             answer = yield from exchange(attempt, http)

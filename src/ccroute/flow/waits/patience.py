@@ -14,9 +14,9 @@ from ccroute import observe
 from ccroute.backends import Backend
 from ccroute.display import rounded_usd
 from ccroute.errors import BackendError, RequestError
-from ccroute.flow.attempt.attempt import Instead
 from ccroute.flow.attempt.carried import carried_request
 from ccroute.flow.attempt.context import FOREVER, AttemptContext
+from ccroute.flow.waits.slots import Instead
 from ccroute.flow.waits.spending import fits_now
 from ccroute.routing import Candidate, Deployment
 from ccroute.routing.balance import TYPICAL_OUTPUT

@@ -7,38 +7,58 @@ Its own requests only help the schedule, so a failure of one is harmless: it is 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+import operator
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ccroute import observe
 from ccroute.backends import Backend
 from ccroute.errors import BackendError, QueueTimeoutError, RequestError
 from ccroute.failures import NO_SLOT
-from ccroute.flow.attempt.attempt import Instead, Moved
 from ccroute.flow.attempt.carried import carried_request
 from ccroute.flow.attempt.context import FOREVER, MIN_ATTEMPT, AttemptContext
 from ccroute.flow.attempt.fault import Fault
 from ccroute.flow.effects import Enter, Flow, Granted, Look, Queued, enter, wait
-from ccroute.flow.listings import ask
 from ccroute.http.message import Failure
-from ccroute.routing.scheduling import Grant
 
 if TYPE_CHECKING:
     from ccroute.flow.retry import RetryState
     from ccroute.flow.waits.patience import Patience
+    from ccroute.routing import Candidate
+    from ccroute.routing.scheduling import Grant
 
 ASK_TIMEOUT: Final = 2.0
 """Seconds that each of its own requests may take."""
 
 _log = logging.getLogger("ccroute")
+_deployment_of = operator.attrgetter("deployment")
+
+
+class Moved(NamedTuple):
+    """The host of another candidate had a slot first, and the call has it."""
+
+    candidate: Candidate
+    grant: Grant | None
+
+
+class Instead(NamedTuple):
+    """A call takes this candidate instead of waiting for a slot.
+
+    break_even: the seconds of waiting that cost as much.
+    """
+
+    candidate: Candidate
+    reason: str
+    break_even: float = FOREVER
 
 
 def take_slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved | Instead | None]:
     """Wait for a slot at the deployment's host, or at that of a candidate with equal right: where one is free
     first. A fault where there is none in time; where a wait has a price, perhaps another candidate."""
-    candidate, deployment = attempt.candidate, attempt.deployment
-    emit, call_id, agent = attempt.state.emit, attempt.call_id, attempt.plan.agent
-    others = [each for each in retry.equals(candidate) if _can_carry(attempt.at(each))]
-    options, waited = (candidate, *others), attempt.queued
+    candidate, deployment = attempt.candidate, attempt.candidate.deployment
+    options, waited = [candidate], attempt.queued
+    for each in retry.equals(candidate):
+        if _can_carry(attempt.at(each)):
+            options.append(each)
     patience: Patience | None = None
     if (waiting := attempt.plan.waiting) is not None:
         from ccroute.flow.waits.patience import Patience  # few agents say what a wait costs
@@ -52,11 +72,13 @@ def take_slot(attempt: AttemptContext, retry: RetryState) -> Flow[Fault | Moved 
         if instead:
             patience.took(instead)
             return instead
+    deployments = [*map(_deployment_of, options)]
     entered: Granted | Queued | Failure | Instead = yield from enter(
-        Enter([option.deployment for option in options], attempt.request.priority)
+        Enter(deployments, attempt.request.priority)
     )
     if isinstance(entered, Queued):
-        emit(observe.Queued(call_id, agent, deployment.name, entered.ahead, entered.seconds))
+        call_id, agent = attempt.call_id, attempt.plan.agent
+        attempt.state.emit(observe.Queued(call_id, agent, deployment.name, entered.ahead, entered.seconds))
         attempt.is_queued = True
         entered = yield from _slot_comes(attempt, patience)
         attempt.leave_queue()
@@ -113,6 +135,8 @@ def _look(attempt: AttemptContext, backend: Backend, *, quiet: bool = False) -> 
 
 def _ask_loaded(attempt: AttemptContext, backend: Backend) -> Flow[None]:
     """Ask what a server has loaded, and of models that are new to it, which of them share a runner."""
+    from ccroute.flow.listings import ask  # most calls need nothing of it
+
     connect, until = attempt.timeout.connect, _until(attempt)
     if (request := backend.loaded()) is None:
         return
@@ -133,6 +157,8 @@ def make_room(attempt: AttemptContext, grant: Grant) -> Flow[None]:
     A server that keeps one model loaded frees it by itself. One that keeps several does not know which of
     them will be asked for next.
     """
+    from ccroute.flow.listings import ask  # most calls need nothing of it
+
     deployment, backend = attempt.deployment, attempt.deployment.backend
     emit, agent = attempt.state.emit, attempt.plan.agent
     emit(observe.Loading(attempt.call_id, agent, deployment.name, grant.seconds))

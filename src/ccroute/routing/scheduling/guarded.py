@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Sequence
 
 from ccroute.routing.scheduling.host import Host
@@ -31,9 +32,10 @@ class _Guarded:
             chosen = self._scheduler.choose(host, choices, now)
             if chosen is None or any(chosen is each or chosen == each for each in choices):
                 return chosen
-            fault = "chose what does not wait"
+            fault = "returned neither None nor one of the choices"
         except Exception as error:
-            fault = f"raised {type(error).__name__}"
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            fault = f"raised {type(error).__name__} in {where.filename}:{where.lineno}"
         if not self._is_logged:
             self._is_logged = True
             name = type(self._scheduler).__name__

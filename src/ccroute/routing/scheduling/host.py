@@ -305,7 +305,8 @@ class Host:
     def measured(self, model: str, load: float | None, service: float, now: float) -> None:
         """A call of the model took so many seconds, and its load, if it is known."""
         self._times.clear()
-        for estimate in (self.estimate(model, now), self._usual):
+        usual = self._usual
+        for estimate in (self.estimate(model, now), usual) if self.limits.loads_models else (usual,):
             estimate.served_in(service)
             if load is not None and load >= LEAST_LOAD:
                 estimate.loaded_in(load)

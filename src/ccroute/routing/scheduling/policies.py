@@ -64,6 +64,11 @@ class LoadedFirst:
     """
 
     def __init__(self, max_wait: float | None = None) -> None:
+        if max_wait is not None:
+            if isinstance(max_wait, bool) or not isinstance(max_wait, int | float):
+                raise TypeError(f"max_wait must be a number of seconds, not {type(max_wait).__name__}")
+            if not max_wait >= 0:  # nor NaN
+                raise ValueError(f"max_wait must be seconds of at least 0, not {max_wait}")
         self.max_wait = max_wait
 
     def choose(self, host: Host, choices: Sequence[Choice], now: float) -> Choice | None:

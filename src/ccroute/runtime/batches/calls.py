@@ -223,9 +223,12 @@ class BatchCalls:
                 following = self._finished(running, answer)
         except BaseException as error:
             self._running.pop(running.number, None)
-            self.fail(error)
-            if not isinstance(error, Exception):
-                raise
+            if isinstance(error, Exception):
+                self.fail(error)
+                return
+            # A cancelled task is no cancelled reader, which may read on in another loop.
+            self.fail(error if self._blocking else RuntimeError("the batch's event loop ended its tasks"))
+            raise
 
     def _finished(self, running: _Running, answer: Answer | None) -> _Running | None:
         """Keep the answer of a call, and take the next one."""

@@ -30,6 +30,8 @@ class _BatchState(Generic[Parsed]):
         on_progress: Callable[[Progress], object] | None,
     ) -> None:
         router._check_open()
+        if on_progress is not None and not callable(on_progress):
+            raise TypeError(f"on_progress must be callable, not {type(on_progress).__name__}")
         unbegun = BatchRequests(router, requests, options, concurrency)
         self._calls = BatchCalls(router, unbegun, on_progress, blocking=self._blocking)
 

@@ -64,6 +64,8 @@ class BatchRequests:
     ) -> None:
         if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable):
             raise TypeError(f"requests must be a list of requests, not a {type(requests).__name__}")
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int):
+            raise TypeError(f"concurrency must be an int, not {type(concurrency).__name__}")
         if concurrency < 1:
             raise ValueError("concurrency must be at least 1")
         check_names(options)

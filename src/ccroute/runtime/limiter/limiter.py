@@ -164,28 +164,27 @@ class Limiter(dict[Origin, HostLimits]):
             with self._inbox.lock:
                 if self._inbox:
                     self._inbox.read()
-                return self._enter(call, options, priority, self._now())
+                places, hosts, now = [], self._hosts, self._now()
+                for number, option in enumerate(options):
+                    host = hosts.by_origin.get(option.backend.origin)
+                    if host is None:  # a reload has taken the limit off
+                        call.granted = Granted(number)
+                        return call.granted
+                    places.append(place_of(option, host))
+                call.places = places
+                if len(places) > 1:
+                    places = [*dict.fromkeys(places)]
+                if (grant := hosts.enter(call, places, priority, now)) is None:
+                    return self._queued(call, places, now)
+                granted = call.granted = Granted(call.places.index(grant.place), grant)
+                return granted
         finally:
             if self._inbox:
                 self._inbox.drain()
 
-    def _enter(
-        self, call: Call, options: Sequence[Deployment], priority: int, now: float
-    ) -> Granted | Queued | Failure:
-        places, hosts = [], self._hosts
-        for number, option in enumerate(options):
-            host = hosts.by_origin.get(option.backend.origin)
-            if host is None:  # a reload has taken the limit off
-                call.granted = Granted(number)
-                return call.granted
-            places.append(place_of(option, host))
-        call.places = places
-        if len(places) > 1:
-            places = [*dict.fromkeys(places)]
-        if (grant := hosts.enter(call, places, priority, now)) is not None:
-            call.granted = Granted(call.places.index(grant.place), grant)
-            return call.granted
-        blocks = call.waiter.blocks
+    def _queued(self, call: Call, places: Sequence[Place], now: float) -> Granted | Queued | Failure:
+        """The call waits, unless it gets a slot after all, or may not wait."""
+        hosts, blocks = self._hosts, call.waiter.blocks
         for owner in blocks:
             self._blocked[owner] = call
         for place in places:
@@ -216,7 +215,9 @@ class Limiter(dict[Origin, HostLimits]):
 
     def _released(self, call: Call) -> None:
         now = self._now()
-        self._leave(call, now)
+        self._hosts.leave(call, now)
+        if self._blocked:
+            self._unblock(call)
         call.granted = None  # which refers to the call
         if self._hosts.waiting:
             self._grant(now)
