@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tests.routing.scheduling.support import ONE, SWAPS, Bed
 
-from ccroute.routing.scheduling import ArrivalOrder, HostLimits, LoadedFirst, Place
+from ccroute.routing.scheduling import ArrivalOrder, Estimate, HostLimits, LoadedFirst, Place
+from ccroute.types.route import LEAST_LOAD
 
 
 def test_callers_of_the_loaded_model_come_first_in_order_of_arrival() -> None:
@@ -269,3 +270,14 @@ def test_a_batch_counts_the_calls_that_came_before_the_load_was_over() -> None:
 def test_a_wrong_bound_is_refused_at_once(wrong: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="max_wait must be"):
         LoadedFirst(max_wait=wrong)
+
+
+def test_a_load_that_took_nothing_is_believed_only_the_third_time() -> None:
+    estimate = Estimate(0.0)
+    for load in (None, None, LEAST_LOAD):
+        estimate.loaded_in(0.003)  # a new router finds models that are loaded already
+        assert estimate.load == load
+    known = Estimate(0.0)
+    for seconds in (45.0, 0.003, 0.003, 0.003):
+        known.loaded_in(seconds)
+    assert known.load == 45.0

@@ -43,6 +43,16 @@ def test_a_free_host_leaves_a_call_to_the_host_that_has_its_model_and_answers_so
     assert bed.grants["a1"].place.host == ONE
 
 
+def test_a_host_that_keeps_its_model_for_the_next_caller_is_no_reason_for_another_to_wait() -> None:
+    bed = pair()
+    bed.hosts.listed(ONE, [("a", None)], 0.0)
+    bed.hosts.listed(TWO, [("a", None)], 0.0)
+    bed.enter("a", *both("a"))
+    bed.end("a", after=1.0)  # now the first host waits a moment for the next one
+    bed.enter("b", *both("b"))
+    assert bed.grants["b"].place.host == TWO
+
+
 def test_a_free_host_loads_a_model_where_the_queue_elsewhere_takes_longer() -> None:
     bed = pair()
     bed.enter("a0", *both("a"))

@@ -6,10 +6,14 @@ import math
 from collections import deque
 from typing import Final
 
+from ccroute.types.route import LEAST_LOAD
+
 USUAL_LOAD: Final = 5.0
 """Seconds that a model takes to load, until one was measured at the host."""
 USUAL_SERVICE: Final = 5.0
 """Seconds that a call takes, until one was measured."""
+QUICK_LOADS: Final = 3
+"""Loads that took less until a model is known to be loaded that quickly."""
 WEIGHT: Final = 0.3
 """The weight of a new measurement."""
 DEMAND_HALF_LIFE: Final = 600.0
@@ -28,7 +32,7 @@ class Estimate:
     idle_since: the instant since which it is loaded and no call for it runs or waits; None: that is not so.
     """
 
-    __slots__ = ("_calls", "_gaps", "_since", "batch", "idle_since", "load", "service", "use")
+    __slots__ = ("_calls", "_gaps", "_quick_loads", "_since", "batch", "idle_since", "load", "service", "use")
 
     def __init__(self, now: float) -> None:
         self.load: float | None = None
@@ -38,11 +42,18 @@ class Estimate:
         self.idle_since: float | None = None
         self._gaps: deque[float] = deque(maxlen=GAPS)
         self._calls = 0.0
+        self._quick_loads = 0
         self._since = now
 
     def loaded_in(self, seconds: float) -> None:
-        """The model was loaded in so many seconds, at a host that did nothing else."""
-        self.load = smoothed(self.load, seconds, WEIGHT)
+        """The model was loaded in so many seconds, at a host that did nothing else. Less than `LEAST_LOAD`
+        says that it was loaded already, and only time and again that it is loaded that quickly."""
+        if seconds >= LEAST_LOAD:
+            self.load = smoothed(self.load, seconds, WEIGHT)
+            return
+        self._quick_loads += 1
+        if self.load is None and self._quick_loads >= QUICK_LOADS:
+            self.load = LEAST_LOAD
 
     def served_in(self, seconds: float) -> None:
         """A call took so many seconds, without loading."""

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from ccroute.http.origin import Origin
 from ccroute.routing.scheduling.estimates import USUAL_LOAD, USUAL_SERVICE, Estimate
 from ccroute.routing.scheduling.places import Choice, Place, Queue
-from ccroute.types.route import LEAST_LOAD
 
 _MOST_KNOWN = 1000
 """Models that a host remembers. There is a limit, because names may come from clients."""
@@ -308,7 +307,7 @@ class Host:
         usual = self._usual
         for estimate in (self.estimate(model, now), usual) if self.limits.loads_models else (usual,):
             estimate.served_in(service)
-            if load is not None and load >= LEAST_LOAD:
+            if load is not None:
                 estimate.loaded_in(load)
 
     def listed(self, models: Iterable[tuple[str, float | None]], now: float) -> None:

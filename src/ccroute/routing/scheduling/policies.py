@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from ccroute.routing.scheduling.host import Host
 from ccroute.routing.scheduling.places import Choice, Queue
-from ccroute.routing.scheduling.prediction import Group, is_better_elsewhere, switch_in
+from ccroute.routing.scheduling.prediction import Group, is_better_elsewhere, is_soon_asked, switch_in
 
 LOADS: Final = 12.0
 """The usual bound of waiting, in load times of the model that waits."""
@@ -15,12 +15,6 @@ LEAST_BOUND: Final = 10.0
 """Seconds: no bound is shorter, unless it is given."""
 RECHECK: Final = 0.05
 """Seconds: a scheduler that left a slot free is asked again after so long, at the latest."""
-GAP_SHARE: Final = 0.5
-"""A host waits for a model's next call if it usually comes within this share of what a call has cost."""
-MOST_GAPS: Final = 3.0
-"""The longest such wait, in usual gaps. If calls come at random, seven of eight gaps are shorter."""
-FIRST_GAP: Final = 0.05
-"""The longest such wait until gaps were measured, in load times."""
 
 
 class Scheduler(Protocol):
@@ -100,7 +94,7 @@ class LoadedFirst:
         if ready is not None or not others:
             return ready
         chosen = max(others, key=lambda each: (now - each.queue.oldest) / host.load_seconds(each.place.model))
-        if any(_is_soon_asked(host, model, now) for model in host.evicted_by(chosen.place, now) or ()):
+        if any(is_soon_asked(host, model, now) for model in host.evicted_by(chosen.place, now) or ()):
             return None
         return chosen
 
@@ -150,16 +144,3 @@ def _one_of_each(choices: Sequence[Choice], ready: Choice | None) -> list[Choice
 
 def _arrival(choice: Choice) -> float:
     return choice.queue.oldest
-
-
-def _is_soon_asked(host: Host, model: str, now: float) -> bool:
-    """Whether the next call for a loaded model that has nothing to do is to be waited for."""
-    estimate = host.estimate(model, now)
-    if estimate.idle_since is None:
-        return False
-    load, gap = host.load_seconds(model), estimate.gap
-    if gap is None:
-        return now - estimate.idle_since <= FIRST_GAP * load
-    loaded = host.loaded[model]
-    worth = GAP_SHARE * (load + loaded.idle) / max(loaded.calls, 1)
-    return gap <= worth and now - estimate.idle_since <= min(MOST_GAPS * gap, worth)

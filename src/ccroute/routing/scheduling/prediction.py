@@ -15,6 +15,12 @@ BATCH_SHARE: Final = 0.75
 longer than usual: nobody is to wait longer than the bound and one batch."""
 SOON: Final = 12.0
 """Load times within which a model that is asked for again is missed, if it has gone."""
+GAP_SHARE: Final = 0.5
+"""A host waits for a model's next call if it usually comes within this share of what a call has cost."""
+MOST_GAPS: Final = 3.0
+"""The longest such wait, in usual gaps. If calls come at random, seven of eight gaps are shorter."""
+FIRST_GAP: Final = 0.05
+"""The longest such wait until gaps were measured, in load times."""
 
 Bound: TypeAlias = Callable[[Host, str], float]
 """The seconds that a model's caller may wait at a host."""
@@ -108,10 +114,25 @@ def is_better_elsewhere(host: Host, choice: Choice, now: float) -> bool:
             if slot_free_in(peer, now) + work <= here:
                 return True
         elif peer.free_slots and (gone := peer.evicted_by(place, now)) is not None:
+            if any(is_soon_asked(peer, model, now) for model in gone):
+                continue  # it keeps what it has
             there = _cost(peer, place, gone, now)
             if there < here or (first and there == here):
                 return True
     return False
+
+
+def is_soon_asked(host: Host, model: str, now: float) -> bool:
+    """Whether the next call for a loaded model that has nothing to do is to be waited for."""
+    estimate = host.estimate(model, now)
+    if estimate.idle_since is None:
+        return False
+    load, gap = host.load_seconds(model), estimate.gap
+    if gap is None:
+        return now - estimate.idle_since <= FIRST_GAP * load
+    loaded = host.loaded[model]
+    worth = GAP_SHARE * (load + loaded.idle) / max(loaded.calls, 1)
+    return gap <= worth and now - estimate.idle_since <= min(MOST_GAPS * gap, worth)
 
 
 def slot_free_in(host: Host, now: float) -> float:
