@@ -345,7 +345,7 @@ def test_a_broken_scheduler_breaks_no_call(
     caller: Caller, pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert served_by(LastFirst(KeyError("a bug")), caller, pool) == ["urgent", "usual", "later"]
-    assert [record.message.split(":")[0] for record in caplog.records if record.levelname == "ERROR"] == [
+    assert [record.message.split(" in ")[0] for record in caplog.records if record.levelname == "ERROR"] == [
         "scheduler LastFirst raised KeyError"
     ]
 
