@@ -39,8 +39,12 @@ def safe_listener(*listeners: Listener) -> Listener:
 
 
 def log_raised(name: str, error: Exception, given: object) -> None:
-    """Log that a user's function raised, but not the error's words: they may be a prompt's."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    kind, place = type(error).__name__, f"{where.filename}:{where.lineno}"
+    """Log that a user's function raised for what it was given."""
     with contextlib.suppress(Exception):  # of a handler of the log
-        logger.error("%s raised %s in %s for %s", name, kind, place, type(given).__name__)
+        logger.error("%s raised %s for %s", name, kind_and_place(error), type(given).__name__)
+
+
+def kind_and_place(error: Exception) -> str:
+    """The error's class and line, but not its words: they may be a prompt's."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {where.filename}:{where.lineno}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Sequence
 
+from ccroute.observe.logging import kind_and_place
 from ccroute.routing.scheduling.host import Host
 from ccroute.routing.scheduling.places import Choice
 from ccroute.routing.scheduling.policies import ArrivalOrder, LoadedFirst, Scheduler
@@ -34,8 +34,7 @@ class _Guarded:
                 return chosen
             fault = "returned neither None nor one of the choices"
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            fault = f"raised {type(error).__name__} in {where.filename}:{where.lineno}"
+            fault = f"raised {kind_and_place(error)}"
         if not self._is_logged:
             self._is_logged = True
             name = type(self._scheduler).__name__
