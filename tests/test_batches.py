@@ -215,13 +215,15 @@ def test_a_closed_router_begins_no_batch(caller: Caller) -> None:
         answers(caller, router, ["a"])
 
 
-def test_an_error_of_the_program_ends_the_batch_and_is_raised(caller: Caller) -> None:
+@pytest.mark.parametrize("slots", [None, 1])
+def test_an_error_of_the_program_ends_the_batch_and_is_raised(caller: Caller, slots: int | None) -> None:
     class Broken(OpenAIBackend):
         def encode(self, request: Any, model: str, stream: bool) -> Any:
             raise ZeroDivisionError
 
+    refused = f"http://127.0.0.1:{refused_port()}"
     with ScriptedServer(lambda request: [Hang()]) as server:
-        router = Router([backend(server), Broken("broken", base_url=server.url)])
+        router = Router([backend(server), Broken("broken", base_url=refused, max_concurrency=slots)])
         with pytest.raises(ZeroDivisionError):
             answers(
                 caller,
@@ -626,15 +628,31 @@ def test_a_forked_child_does_not_read_its_parents_batch(
         caller.run(scenario)
 
 
+def test_a_call_that_fails_before_it_asks_for_a_slot_is_its_own_error(caller: Caller) -> None:
+    class Picky(OpenAIBackend):
+        def encode(self, request: Any, model: str, stream: bool) -> Any:
+            if model == "bad":
+                raise e.InvalidRequestError("no")
+            return super().encode(request, model, stream)
+
+    with ScriptedServer(echo) as server:
+        router = Router([Picky("main", base_url=server.url, max_concurrency=1)])
+        requests = [{"prompt": "hi", "model": f"main/{name}"} for name in ("good", "bad", "good")]
+        found = in_order(answers(caller, router, requests))
+    assert [type(each) for each in found] == [Completion, e.InvalidRequestError, Completion]
+
+
 def test_a_thread_that_cannot_start_ends_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with ScriptedServer(echo) as server:
-        batch = Router([backend(server)]).complete_many(["a"], model="main/m")
+        router = Router([backend(server, max_concurrency=1)])
+        batch = router.complete_many(["a"], model="main/m")
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start"):
             patch.setattr(threading.Thread, "start", start)
             next(batch)
+        assert router.stats().backends["main"].slots_held == 0
         batch.close()
     assert next(batch, None) is None
 
