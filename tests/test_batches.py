@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -215,13 +215,15 @@ def test_a_closed_router_begins_no_batch(caller: Caller) -> None:
         answers(caller, router, ["a"])
 
 
-def test_an_error_of_the_program_ends_the_batch_and_is_raised(caller: Caller) -> None:
+@pytest.mark.parametrize("slots", [None, 1])
+def test_an_error_of_the_program_ends_the_batch_and_is_raised(caller: Caller, slots: int | None) -> None:
     class Broken(OpenAIBackend):
         def encode(self, request: Any, model: str, stream: bool) -> Any:
             raise ZeroDivisionError
 
+    refused = f"http://127.0.0.1:{refused_port()}"
     with ScriptedServer(lambda request: [Hang()]) as server:
-        router = Router([backend(server), Broken("broken", base_url=server.url)])
+        router = Router([backend(server), Broken("broken", base_url=refused, max_concurrency=slots)])
         with pytest.raises(ZeroDivisionError):
             answers(
                 caller,
@@ -281,11 +283,24 @@ def test_an_agents_rules_decide_where_its_requests_may_be_served(caller: Caller)
 def test_requests_of_unknown_number_are_grouped_as_far_as_they_are_read_ahead(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def requests() -> Iterator[Any]:
+        nonlocal read
+        for each in "ab" * 30:
+            with reads:
+                read += 1
+                reads.notify_all()
+            yield {"prompt": "hi", "model": f"main/{each}"}
+
+    def script(request: Request) -> list[Step]:
+        with reads:  # the answer takes as long as the reading ahead
+            assert reads.wait_for(lambda: read >= min(len(server.requests) + 20, 60), timeout=5)
+        return host(request)
+
     monkeypatch.setattr(unbegun, "READ_AHEAD", 20)
-    host, models = OneModelHost(), "ab" * 30
-    with ScriptedServer(host) as server:
+    host, read, reads = OneModelHost(), 0, threading.Condition()
+    with ScriptedServer(script) as server:
         router = Router([backend(server, max_concurrency=1, memory_gb=8)], scheduler=ArrivalOrder())
-        found = answers(caller, router, ({"prompt": "hi", "model": f"main/{each}"} for each in models))
+        found = answers(caller, router, requests())
     assert len(found) == 60
     assert 2 <= host.loads <= 8
 
@@ -295,8 +310,7 @@ def test_a_higher_priority_begins_first(caller: Caller) -> None:
     with ScriptedServer(echo) as server:
         router = Router([backend(server, max_concurrency=1)])
         answers(caller, router, requests, model="main/m")
-        assert {*served(server)[:2]} == {"2", "3"}, "both begin at once"
-        assert served(server)[2:] == ["1", "0"]
+        assert served(server) == ["3", "2", "1", "0"]
 
 
 @on_all_loops
@@ -614,15 +628,31 @@ def test_a_forked_child_does_not_read_its_parents_batch(
         caller.run(scenario)
 
 
+def test_a_call_that_fails_before_it_asks_for_a_slot_is_its_own_error(caller: Caller) -> None:
+    class Picky(OpenAIBackend):
+        def encode(self, request: Any, model: str, stream: bool) -> Any:
+            if model == "bad":
+                raise e.InvalidRequestError("no")
+            return super().encode(request, model, stream)
+
+    with ScriptedServer(echo) as server:
+        router = Router([Picky("main", base_url=server.url, max_concurrency=1)])
+        requests = [{"prompt": "hi", "model": f"main/{name}"} for name in ("good", "bad", "good")]
+        found = in_order(answers(caller, router, requests))
+    assert [type(each) for each in found] == [Completion, e.InvalidRequestError, Completion]
+
+
 def test_a_thread_that_cannot_start_ends_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with ScriptedServer(echo) as server:
-        batch = Router([backend(server)]).complete_many(["a"], model="main/m")
+        router = Router([backend(server, max_concurrency=1)])
+        batch = router.complete_many(["a"], model="main/m")
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start"):
             patch.setattr(threading.Thread, "start", start)
             next(batch)
+        assert router.stats().backends["main"].slots_held == 0
         batch.close()
     assert next(batch, None) is None
 

@@ -55,6 +55,7 @@ class _Driver(Generic[T]):
         self._waiter: Waiter | None = None  # woken by close()
         self._lock = threading.Lock()
         self._running: object = None  # the call of advance() that runs the flow, or close()
+        self._begun: tuple[Effect, Granted | Queued | Failure | None] | None = None  # what `begin` left
         self._closed = False
         self._process = os.getpid()
         self.over = False
@@ -65,6 +66,14 @@ class _Driver(Generic[T]):
         if self.result is None:
             raise RuntimeError("the flow has not ended, or it was closed: it has no result")
         return self.result
+
+    def begin(self) -> None:
+        """Run the flow to its first effect. If it asks for a slot, ask: so calls are queued in the order in
+        which they begin, whichever thread or task is the first to run. Never waits."""
+        effect, entered = self._flow.send(None), None
+        if type(effect) is Enter:
+            entered = self._enter(effect, ThreadWaiter(is_ours=False) if self._blocking else TaskWaiter())
+        self._begun = effect, entered
 
     def close(self) -> None:
         """End the call and close its connection at once.
@@ -83,9 +92,8 @@ class _Driver(Generic[T]):
             self._interrupt()
             return
         try:
-            self._flow.close()
+            self._stop(None if self._begun is None else self._begun[0])
         finally:
-            self._release()
             self._running = None
 
     def _interrupt(self) -> None:
@@ -114,8 +122,8 @@ class _Driver(Generic[T]):
                 return True
         return False
 
-    def _enter(self, effect: Enter) -> Granted | Queued | Failure:
-        self._slot = slot = Slot(self._limiter, self._new_waiter())
+    def _enter(self, effect: Enter, waiter: Waiter) -> Granted | Queued | Failure:
+        self._slot = slot = Slot(self._limiter, waiter)
         return slot.enter(effect.options, effect.priority)
 
     async def _wait(self, effect: Wait) -> Granted | Look | Queued | Failure | None:
@@ -188,9 +196,15 @@ class _Driver(Generic[T]):
             flow = self._flow
             if self._slot is not None and self._blocking:
                 self._slot.waiter.owner = threading.current_thread()
-            effect = flow.send(None)
+            result: Any = None
+            if self._begun is None:
+                effect = flow.send(None)
+            else:
+                (effect, result), self._begun = self._begun, None
+                if type(effect) is Enter:
+                    effect = flow.send(result)
             while True:
-                result: Any = None
+                result = None
                 try:
                     if type(effect) is Read:
                         if self._exchange is not None:
@@ -202,7 +216,7 @@ class _Driver(Generic[T]):
                         exchange = self._new_exchange(effect)
                         result = None if self._closed else await exchange.send()
                     elif type(effect) is Enter:
-                        result = self._enter(effect)
+                        result = self._enter(effect, self._new_waiter())
                     elif type(effect) is Wait:
                         result = await self._wait(effect)
                     elif type(effect) is Leave:

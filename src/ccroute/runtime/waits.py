@@ -27,8 +27,13 @@ class ThreadWaiter:
 
     _blocks: Sequence[object] | None = None
 
-    def __init__(self) -> None:
-        self.owner: object = threading.current_thread()  # not its id: a later thread may get the same one
+    def __init__(self, *, is_ours: bool = True) -> None:
+        """is_ours: this thread will wait. Otherwise it is a new one, which has no loop and no other call."""
+        self.owner: object = None
+        if is_ours:
+            self.owner = threading.current_thread()  # not its id: a later thread may get the same one
+        else:
+            self._blocks = ()
         self._asleep = threading.Lock()
         self._asleep.acquire()
 

@@ -172,10 +172,27 @@ class BatchCalls:
                 continue
             flow, router = call(found.context, stream=False), self._router
             drive = (Drive if self._blocking else AsyncDrive)(flow, router._connections, router._limiter)
-            self._running[found.number] = running = _Running(found, drive)
+            running = _Running(found, drive)
+            if running.host in router._limiter and not self._begin(running):
+                continue
+            self._running[found.number] = running
             self._requests.order.begin(running.places, running.host)
             return running
         return None
+
+    def _begin(self, running: _Running) -> bool:
+        """Queue a call at its host, in the batch's order: a call of another model that came first would make
+        the host load that one in between. False if it ended with an error."""
+        try:
+            running.drive.begin()
+        except CcrouteError as error:
+            error.index = running.number
+            self._answers.append(error.with_traceback(None))
+            return False
+        except BaseException:
+            running.drive.close()
+            raise
+        return True
 
     def _must_wait(self) -> bool:
         """Whether the reader comes first. A new thread for each answer that it reads would cost too much."""
@@ -194,6 +211,13 @@ class BatchCalls:
                 running.host = host
 
     def _start(self, running: _Running) -> None:
+        try:
+            self._start_work(running)
+        except BaseException:
+            running.drive.close()
+            raise
+
+    def _start_work(self, running: _Running) -> None:
         if not self._blocking:
             create_task(current_loop(), partial(self._work, running))
             return
@@ -220,6 +244,8 @@ class BatchCalls:
                 running = following
                 # `_stop` sees this call among those that run, or its thread or task sees this.
                 answer = None if self._ends else await _answer(running.drive)
+                if not running.drive.over:
+                    running.drive.close()  # the batch ended before it ran: it may be in a queue
                 following = self._finished(running, answer)
         except BaseException as error:
             self._running.pop(running.number, None)
