@@ -18,7 +18,6 @@ from typing import Any, Final, TypeAlias
 
 from ccroute.errors import CcrouteError
 from ccroute.flow import call
-from ccroute.http.streams import LONGEST_WAIT
 from ccroute.http.streams.blocking import run
 from ccroute.http.streams.event_loops import create_task, current_loop
 from ccroute.observe.logging import log_raised
@@ -32,6 +31,9 @@ from ccroute.types.progress import Progress
 
 Answer: TypeAlias = Completion[Any] | CcrouteError
 
+LOOK_EVERY: Final = 1.0
+"""Seconds that the reader waits at most before it looks again: a signal that comes in the moment before a wait
+begins is noticed only after it."""
 MOST_UNREAD: Final = 32
 """Answers that wait for the reader. At so many, no other request begins until half of them were read."""
 GRACE: Final = 1.0
@@ -124,7 +126,7 @@ class BatchCalls:
                 self.close()
                 await self.ended()
                 return None
-            await waiter.wait(time.monotonic() + LONGEST_WAIT)
+            await waiter.wait(time.monotonic() + LOOK_EVERY)
 
     def _begin_calls(self) -> None:
         """Begin what may begin, and read on while there is no answer to give."""
