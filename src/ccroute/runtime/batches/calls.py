@@ -32,8 +32,8 @@ from ccroute.types.progress import Progress
 Answer: TypeAlias = Completion[Any] | CcrouteError
 
 LOOK_EVERY: Final = 1.0
-"""Seconds that the reader waits at most before it looks again: a signal that comes in the moment before a wait
-begins is noticed only after it."""
+"""Seconds that the reader waits at most before it looks again: a signal that comes in the moment before a
+wait begins is noticed only after it."""
 MOST_UNREAD: Final = 32
 """Answers that wait for the reader. At so many, no other request begins until half of them were read."""
 GRACE: Final = 1.0
