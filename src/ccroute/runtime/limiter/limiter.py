@@ -215,9 +215,7 @@ class Limiter(dict[Origin, HostLimits]):
 
     def _released(self, call: Call) -> None:
         now = self._now()
-        self._hosts.leave(call, now)
-        if self._blocked:
-            self._unblock(call)
+        self._leave(call, now)
         call.granted = None  # which refers to the call
         if self._hosts.waiting:
             self._grant(now)
